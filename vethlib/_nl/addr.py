@@ -138,9 +138,10 @@ def _is_deprecated_for_good(address: AddrMessage) -> bool:
 
 
 def _with_its_end(body: bytes) -> bytes:
-    """Return the body of such an address with its preferred lifetime, which is over.
+    """Return the body of such an address with a preferred lifetime that is over.
 
-    The kernel reports it as infinite, but takes that, and not the flag (inet_fill_ifaddr, set_ifa_lifetime).
+    The kernel reports that lifetime as infinite, but goes by it, not by the flag, when an address is added
+    (inet_fill_ifaddr, set_ifa_lifetime).
     """
     kept = body[: _IFADDRMSG.size]
     for attr, start, end in attributes(body, _IFADDRMSG.size, len(body)):
@@ -150,7 +151,9 @@ def _with_its_end(body: bytes) -> bytes:
 
 
 class AddrExtras(NamedTuple):
-    """What few addresses have. `broadcast` has 4 bytes or none; `valid` and `preferred` are seconds (None: for ever).
+    """Attributes that few addresses have.
+
+    `broadcast` has 4 bytes or none; `valid` and `preferred` are seconds (None: for ever).
 
     Without a `label`, an IPv4 address that is added gets the name of the link as its label.
     """
@@ -183,7 +186,7 @@ def addr_body(index: int, address: bytes, prefixlen: int, proto: int, extras: Ad
 
 
 def extras(address: AddrMessage) -> AddrExtras:
-    """Return what an address that was read has beyond a plain one."""
+    """Return the attributes that an address that was read has beyond those of a plain one."""
     body = address.body
     attrs = {attr: body[start:end] for attr, start, end in attributes(body, 8, len(body))}
     label = attrs.get(IFA_LABEL, b"").rstrip(b"\0")
@@ -202,9 +205,9 @@ def _label_attribute(name: str) -> bytes:
 
 
 def is_bare(body: bytes, flags: int, name: str) -> bool:
-    """Return whether an address of a link of that name has no attributes with which it can be added, whatever its peer.
+    """Return whether an address of a link called `name` has no attributes that can be given, except perhaps a peer.
 
-    A label that the kernel makes counts as none: the name of the link, or "NAME:2" of a link that was renamed.
+    A label that the kernel makes does not count: the name of the link, or "NAME:2" on a link that was renamed.
     """
     if flags & ADDED_FLAGS:
         return False
@@ -213,7 +216,7 @@ def is_bare(body: bytes, flags: int, name: str) -> bool:
     if body[3]:
         return False
     if _BROADCAST_HEADER not in body and _label_attribute(name) in body:
-        return True  # as with most, in a tenth of the time of the rest
+        return True  # most addresses, in a tenth of the time that the rest takes
     attrs = {attr: body[start:end] for attr, start, end in attributes(body, 8, len(body))}
     label = attrs.get(IFA_LABEL, b"").rstrip(b"\0")
     return IFA_BROADCAST not in attrs and is_own_label(decoded(label), name)
@@ -223,7 +226,7 @@ _LONGEST_LABEL: Final = 15  # bytes: IFNAMSIZ - 1
 
 
 def is_own_label(label: str, name: str) -> bool:
-    """Return whether a label is what an address gets from the name of its link, at first or when that is renamed.
+    """Return whether a label was made from the name of the link, when the address was added or the link renamed.
 
     A rename replaces the name in the label of each address (inetdev_changename, net/ipv4/devinet.c): the first gets the
     new name alone, the others get a number after it, for which a long name is cut.
@@ -250,9 +253,9 @@ def without_own_label(body: bytes, name: str) -> bytes:
 
 
 def relabelled(body: bytes, name: str, number: int) -> bytes:
-    """Return the body of the IPv4 address with this number on its link, from 1, as it is once the link is renamed.
+    """Return the body of an IPv4 address as it is once its link is renamed; `number` is its position there, from 1.
 
-    The label of the first is the new name, and the others keep what follows a colon, or get their number
+    The label of the first address is the new name; the others keep what follows a colon, or get their number
     (inetdev_changename, net/ipv4/devinet.c).
     """
     kept, label = body[: _IFADDRMSG.size], encoded(name)

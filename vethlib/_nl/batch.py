@@ -163,21 +163,21 @@ class Exchange:
         self._parse = parse
         self._most_attempts = attempts
         self.outcomes: list[Outcome] = [UNSENT] * len(requests)
-        self.refused = False  # whether one of them failed
+        self.refused = False  # whether a request failed
         self.inbox: list[bytes] = []  # the datagrams received for the current chunk
-        self._unread = 0  # the first one not accounted for
+        self._unread = 0  # the first datagram that is not accounted for
         self._requests = requests
         self._limits = limits
         self._next = 0  # the first request that has not been sent
         self._chunk = range(0)  # the current requests
-        self._first = 0  # the sequence number of the first of them
-        self._closing = -1  # the last of them, if its answer is an object
+        self._first = 0  # the sequence number of the first current request
+        self._closing = -1  # the last current request, if its answer is an object
         self._bodies: dict[int, list[Any]] = {}
         self._torn = False
         self._attempts = 0  # at the current dump
         self._unreadable: Malformed | None = None  # the error of its first part that could not be parsed
         self.spoilt = False  # an answer of the chunk is missing (rules 7 and 8)
-        self.overrun = False  # it may be any of them (rule 7)
+        self.overrun = False  # any answer may be missing (rule 7)
         self._again: list[int] = []  # requests to be sent again, each on its own
         self._repeats: dict[int, int] = {}
 
@@ -189,7 +189,7 @@ class Exchange:
     def next_chunk(self, sequence: int) -> bytearray | None:
         """Return the next bytes to send, numbered from `sequence`, or None when every request has its outcome.
 
-        Uses at most as many numbers as there are requests.
+        It uses at most as many numbers as there are requests.
         """
         if self._again:
             start = self._again.pop()
@@ -223,7 +223,7 @@ class Exchange:
     def _cut(self, start: int) -> int:
         """Return the end of the chunk that begins at `start` (rules 3 and 4); it has at least one request."""
         send, receive = self._limits
-        # One ack more than there are requests, because the last one may be answered with an object and an ack.
+        # One more ack than there are requests, because the last request may be answered with an object and an ack.
         receive -= _ACK_COST
         answers = _ANSWERS
         for position, request in enumerate(self._requests[start:], start):
@@ -320,7 +320,8 @@ class Exchange:
             self.outcomes[position] = Outcome(error, extack(kind, flags, datagram, start, end), ())
             self.refused = True
         elif self.overrun and kind == NLMSG_ERROR:
-            # Others get none in any case, so this one alone is known to be done.
+            # Without an overrun, this is done in _settle(). Other changes get no ack, so only this one is known to be
+            # done.
             self.outcomes[position] = outcome_of((0, "", self._bodies.pop(position, ())))
         if position == self._chunk.stop - 1:
             if self._torn and not error and not self.spoilt:
@@ -332,7 +333,7 @@ class Exchange:
         """Repeat a torn dump (rule 5). The requests before it in its chunk are done."""
         bodies = self._bodies.pop(position, ())
         if self._unreadable is not None and self._attempts + 1 >= self._most_attempts:
-            self._settle(DONE)  # it would not be readable if it were whole
+            self._settle(DONE)  # it could not be parsed even if it were whole
             return
         self._unreadable = None
         self._attempts += 1
@@ -379,19 +380,19 @@ class Exchange:
         return HEADER.pack(HEADER.size, NLMSG_NOOP, NLM_F_REQUEST | NLM_F_ACK, sequence & 0xFFFF_FFFF, 0)
 
     def lost(self) -> None:
-        """Note the barrier's ack after an overrun: changes that are open in the chunk stay unknown."""
+        """Note the barrier's ack after an overrun: the outcomes of the chunk's open changes stay unknown."""
         self._settle_without(LOST, LOST)
 
     def garbled(self) -> None:
-        """Note the barrier's ack after an unreadable answer: changes that are open in the chunk stay unknown."""
+        """Note the barrier's ack after an unreadable answer: the outcomes of the chunk's open changes stay unknown."""
         self._settle_without(LOST, _CUT)
 
     def received(self) -> None:
-        """Note the barrier's ack if only objects that were cut are missing: changes are done."""
+        """Note the barrier's ack if only objects that were cut are missing: the changes were made."""
         self._settle_without(DONE, _CUT)
 
     def _settle_without(self, unanswered: Outcome, given_up: Outcome) -> None:
-        """Settle a chunk that gets no more answers: questions without one are sent again (rule 8)."""
+        """Settle a chunk that gets no more answers: questions without an answer are sent again (rule 8)."""
         self.spoilt = False
         again: list[int] = []
         for position in self._chunk:
@@ -419,23 +420,23 @@ class Exchange:
 
 
 def _asks_by_alternative_name(request: bytes) -> bool:
-    """Return whether a question about a link has a name that only an alternative name can be.
+    """Return whether a question about a link has a name that can only be an alternative name.
 
-    Before Linux 5.5, which has none, it is answered with EINVAL, and means that there is no such link.
+    Kernels before Linux 5.5, which have no alternative names, answer it with EINVAL: there is no such link.
     """
     kind, _flags = _TYPE_FLAGS.unpack_from(request, _TYPE_AT)
     return kind == RTM_GETLINK and request[_FIRST_ATTRIBUTE] == _ALTERNATIVE_NAME
 
 
 def extack(kind: int, flags: int, datagram: bytes, start: int, end: int) -> str:
-    """Return the kernel's text in an error (or at the end of a dump), "" if there is none."""
+    """Return the kernel's text in an error, or at the end of a dump; "" if there is none."""
     if not flags & NLM_F_ACK_TLVS:
         return ""
     start += 4
     if kind == NLMSG_ERROR:
         if end - start < HEADER.size:
             raise Malformed(f"an error with {end - start} bytes of its request")
-        # The request comes back in the error: its header alone when acks are capped.
+        # The error contains the request, or only its header if acks are capped.
         size = HEADER.size if flags & NLM_F_CAPPED else _U32.unpack_from(datagram, start)[0]
         start += (size + 3) & ~3
     for attr, first, last in attributes(datagram, start, end):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 class Counts:
-    """Counts since the start of the process. `errors` has one for each errno with which a request was refused."""
+    """Counts since the start of the process. `errors` has a count for each errno with which requests were refused."""
 
     __slots__ = ("errors", "requests")
 

@@ -36,7 +36,7 @@ _read_header: Final = HEADER.unpack_from
 def ask(sock: socket.SocketType, number: int, question: bytes) -> bytes | Outcome | None:
     """Send a question; return the body of its answer, or its outcome if there is no such link; otherwise None.
 
-    That outcome (ENODEV) is not counted.
+    That outcome (ENODEV) is not counted as a refusal.
     """
     data = bytearray(question)
     _pack_number(data, SEQUENCE_AT, number)
@@ -58,9 +58,10 @@ def ask(sock: socket.SocketType, number: int, question: bytes) -> bytes | Outcom
 
 
 def ask_once(question: bytes) -> tuple[bytes | None, int]:
-    """Ask in the namespace of the calling thread, with a socket for this question alone; None unless it is answered.
+    """Ask in the namespace of the calling thread, with a socket for this question alone.
 
-    Return the cookie of the namespace, too. That takes 8 µs less than opening, using and closing an RtnlSocket.
+    Returns the answer, or None, and the cookie of the namespace. This takes 8 µs less than opening, using and closing
+    an RtnlSocket.
     """
     sock = open_socket()
     try:
@@ -90,7 +91,7 @@ def change(sock: socket.SocketType, number: int, requests: Sequence[bytes]) -> b
         length, kind, sequence, error = _read_ack(datagram)
     except struct_error:
         return datagram
-    # Any change that was not made is answered before.
+    # The answer to any change that was not made would have come first.
     is_ack = kind == NLMSG_ERROR and sequence == (number - 1) & 0xFFFF_FFFF and length == len(datagram)
     return None if is_ack and not error else datagram
 
@@ -128,14 +129,14 @@ def _receive(sock: socket.SocketType) -> bytes:
 
 
 ParseAlike: TypeAlias = Callable[[bytes, int, int, Any], list[Any]]
-"""Given a datagram, the start and the end of a message in it, and that message as parsed: parse those that follow.
+"""Given a datagram, the start and the end of a message in it, and that message as parsed: parse those that follow it.
 
 All have the same header. It may stop at any of them.
 """
 
 _PEEK: Final = socket.MSG_PEEK | socket.MSG_TRUNC
-_PASSED_OVER: Final = 8  # messages for which the kernel takes as long as one that is read takes altogether
-_WORTH_ANOTHER: Final = 8  # messages parsed so; an attempt unpacks the whole datagram, which may be in vain
+_PASSED_OVER: Final = 8  # messages for which the kernel takes as long as reading one message takes in total
+_WORTH_ANOTHER: Final = 8  # messages parsed at once; an attempt unpacks the whole datagram, which may be in vain
 
 
 def dump(
@@ -149,11 +150,11 @@ def dump(
 ) -> Outcome | None:
     """Dump a table, and parse each message as it arrives; EAGAIN if the table changed meanwhile.
 
-    None if an answer is not as usual; then the rest of the dump may still be queued. With more than `most` messages,
-    stop, with EFBIG and those that were read; then only closing the socket ends the dump.
+    None if an answer is unusual; then the rest of the dump may still be queued. With more than `most` messages, stop,
+    with EFBIG and those that were read; then only closing the socket ends the dump.
 
-    Datagrams without any of the `marks`, if there are any, are not divided into messages: an eighth of these counts for
-    `most`.
+    If there are `marks`, datagrams that contain none of them are not divided into messages; an eighth of their messages
+    counts towards `most`.
     """
     data = bytearray(request)
     _pack_number(data, SEQUENCE_AT, number)
@@ -196,7 +197,7 @@ def dump(
 
 
 def _not_meant(datagram: bytes, number: int, marks: Sequence[bytes]) -> int:
-    """Return how many messages a part of a dump has, if they need not be read; 0: read them.
+    """Return how many messages a part of a dump has if they need not be read; 0 means that they must be read.
 
     They must have the same type and flags: the end of the dump, and the note that it is torn, are always read.
     """

@@ -1,6 +1,6 @@
-"""Dumps the links and addresses of the calling thread's namespace through a socket that is used once.
+"""Dump the links and addresses of the calling thread's namespace through a socket that is used once.
 
-This is for reading thousands of namespaces one after the other: a socket kept in a namespace would keep it alive.
+This is for reading thousands of namespaces one after another: a socket kept in a namespace would keep it alive.
 :class:`.sock.RtnlSocket` is for everything else; its options, accounting and lock cost 10 µs more, as much as the
 kernel needs for the answer.
 """
@@ -125,7 +125,7 @@ def _dump(sock: socket.SocketType, request: bytes, *, measured: bool) -> tuple[l
         if len(datagram) == READ_SIZE and not measured:
             raise _Cut
         if datagram[_NUMBER] != expected:
-            continue  # not an answer to this question; all parts of a datagram are by one sender
+            continue  # not an answer to this question; all messages of a datagram have one sender
         for kind, flags, _sequence, start, end in messages(datagram):
             torn = torn or bool(flags & NLM_F_DUMP_INTR)
             if kind in (NLMSG_DONE, NLMSG_ERROR):

@@ -1,12 +1,12 @@
 """A socket that receives events of its own namespace, or also of every namespace that has an id there.
 
 With NETLINK_LISTEN_ALL_NSID (Linux 4.2), a socket receives the multicasts of every other namespace that has an id in
-its own; each datagram comes with that id as a control message (do_one_broadcast and netlink_cmsg_listen_all_nsid in
-net/netlink/af_netlink.c). An event is queued within the system call that causes it, so once the queue is read empty,
+its own; each datagram is accompanied by that id as a control message (do_one_broadcast and netlink_cmsg_listen_all_nsid
+in net/netlink/af_netlink.c). An event is queued within the system call that causes it, so once the queue is read empty,
 everything that has happened so far is known.
 
-The cost of that option is paid by every cause of such an event, anywhere: for each such socket, the kernel searches for
-the id of the namespace of the event among all ids of the socket's namespace (see nsid.py), twice if it finds one.
+Everyone who causes such an event, anywhere, pays for that option: for each such socket, the kernel searches for the id
+of the namespace of the event among all ids of the socket's namespace (see nsid.py), twice if it finds one.
 
 An event that does not fit the receive buffer is lost; recv() then fails with ENOBUFS, once, before it returns events
 queued earlier. From then on, the kernel queues nothing until the queue has been read empty (NETLINK_S_CONGESTED), and
@@ -113,8 +113,8 @@ class EventSocket:
         """Return (id of the namespace, datagram, number of events) of the next event, or None if none is queued.
 
         The id of the socket's own namespace is `own` (:data:`OWN` by default). The datagram is None if an event of the
-        namespace was longer than the buffer and is lost, and b"" if it was not sent by the kernel; the number is 1
-        unless it was not. Raises OSError(ENOBUFS) if events of unknown namespaces were lost.
+        namespace was longer than the buffer and is lost, and b"" if it was not sent by the kernel; only then can the
+        number be other than 1. Raises OSError(ENOBUFS) if events of unknown namespaces were lost.
         """
         try:
             datagram, control, flags, (port, _) = self._socket.recvmsg(self._size, _CONTROL_SIZE, _MSG_DONTWAIT)

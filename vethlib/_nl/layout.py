@@ -1,4 +1,4 @@
-"""Reading many messages of few layouts: attributes are read by two ``Struct.unpack`` calls, not one after the other.
+"""Read many messages of few layouts: two ``Struct.unpack`` calls read all attributes, instead of a loop.
 
 The kernel writes a link's attributes in a fixed order and usually in the same size, so links of a kind have only a few
 layouts. A :class:`Layout` knows where the header of every attribute was in the message it was learnt from, and reads a
@@ -34,7 +34,7 @@ _WORTH_LEARNING: Final = 4096  # bytes of a message; a link has about 1 100, and
 _WORTH_MASKING: Final = 32  # bytes; a gap in the struct costs as much as this many bytes in the number
 
 Key: TypeAlias = int | tuple[int, ...]
-"""Type of an attribute, or for one in a nest its path: the types of the nests, and its own."""
+"""The type of an attribute, or the path of one in a nest: the types of the nests, then its own."""
 
 _number = int.from_bytes
 _join = b"".join
@@ -135,7 +135,7 @@ class Layout:
 
 
 class Differing(NamedTuple):
-    """In what the messages of a run differ: the number at this offset, attributes that are read, and others."""
+    """What differs among the messages of a run: the number at this offset, attributes that are read, and others."""
 
     number_at: int
     read: tuple[Key, ...]
@@ -178,7 +178,7 @@ class _Run:
         self._equal = [place for place in range(len(parts)) if place not in self._differing]
 
     def read(self, datagram: bytes, start: int) -> list[Any]:
-        """Read the messages after the one at `start` as long as they are like it: each value that differs as a column.
+        """Read the messages after the one at `start` as long as they are like it; return differing values as columns.
 
         An attribute that they do not have is None.
         """
@@ -211,7 +211,7 @@ class Layouts:
         self._size = self._fixed.size
         self._forms = {key: _Form(form) for key, form in forms.items()}
         self._known: dict[tuple[int, bytes], tuple[Layout, ...]] = {}
-        self._last: Layout | None = None  # the one that fitted last, which usually fits the next message of a dump, too
+        self._last: Layout | None = None  # the layout that fitted last; it usually fits the next message of a dump, too
         self._misses: dict[tuple[int, bytes], int] = {}  # the number of times that no known layout fitted
 
     def read(self, body: bytes) -> tuple[Any, ...]:
@@ -233,7 +233,7 @@ class Layouts:
         return self._read_long_way(body)
 
     def read_alike(self, datagram: bytes, start: int, end: int) -> list[Any]:
-        """Read on after a message between `start` and `end`, header included: all messages like it that follow.
+        """Read the messages that follow the one between `start` and `end` (header included) and are like it.
 
         Return what differs, the number and each of the attributes, as a column of values; None for an absent attribute.
         Empty if the messages cannot be read in this way.

@@ -271,7 +271,7 @@ def set_attribute(index: int, name: bytes, attr: bytes, up: bool | None = None) 
 
 
 def set_altname(index: int, name: bytes, *, present: bool) -> bytes:
-    """RTM_NEWLINKPROP or RTM_DELLINKPROP: give a link an alternative name, or take it away (Linux 5.5).
+    """RTM_NEWLINKPROP or RTM_DELLINKPROP: give a link an alternative name, or remove it (Linux 5.5).
 
     EEXIST: a link has that name already; ENOENT: this one does not have it (rtnl_alt_ifname, net/core/rtnetlink.c).
     """
@@ -280,7 +280,7 @@ def set_altname(index: int, name: bytes, *, present: bool) -> bytes:
     return message(RTM_NEWLINKPROP if present else RTM_DELLINKPROP, NLM_F_REQUEST, body)
 
 
-# The two that look-ups send, each filled in by one call; a name may be padded with NULs.
+# The two requests that look-ups send, each filled in by one call; a name may be padded with NULs.
 _GET_BY_INDEX: Final = Struct("=20si16s")
 _GET_HEADER: Final = message(RTM_GETLINK, NLM_F_REQUEST, bytes(16) + _SKIP_STATS)[:20]
 _GET_REST: Final = bytes(8) + _SKIP_STATS
@@ -311,7 +311,7 @@ def get_link(index: int = 0, name: bytes = b"", *, netnsid: int | None = None, s
 
 
 def get_named(name: str) -> bytes:
-    """Do as :func:`get_link` for a name as text."""
+    """RTM_GETLINK, as from :func:`get_link`, for a name given as text."""
     return get_link(name=name.encode(ENCODING, ERRORS))  # as encoded(), without another call
 
 
@@ -383,7 +383,7 @@ def parse_link(body: bytes) -> LinkMessage:
             name.rstrip(b"\0").decode(ENCODING, ERRORS) if name else "",  # as _text()
             mac or b"",
             mtu or 0,
-            # Before Linux 5.2, nla_put_iflink() leaves out an index that is the link's own, in whatever namespace.
+            # Before Linux 5.2, nla_put_iflink() leaves out an index equal to the link's own, whatever the namespace.
             link if link is not None or netnsid is None else index,
             netnsid,
             _OPERSTATES.get(operstate, "unknown"),
@@ -400,7 +400,7 @@ def parse_link(body: bytes) -> LinkMessage:
 def parse_alike(datagram: bytes, start: int, end: int, first: LinkMessage) -> list[LinkMessage]:
     """Parse the messages of a dump that follow `first`, which is between `start` and `end`, and differ little from it.
 
-    They have another name, MAC and ifindex, and another peer, as most links have: half as much work as parsing each.
+    They differ in name, MAC, ifindex and peer, as most links do. This takes half the time of parsing each of them.
     """
     columns = _LAYOUTS.read_alike(datagram, start, end)
     if not columns:
@@ -485,7 +485,7 @@ def get_stats(index: int) -> bytes:
 
 
 def dump_stats() -> bytes:
-    """RTM_GETSTATS of every link of a namespace, as :func:`get_stats`."""
+    """RTM_GETSTATS of every link of a namespace; see :func:`get_stats`."""
     return message(RTM_GETSTATS, NLM_F_REQUEST | NLM_F_DUMP, _IF_STATS_MSG.pack(0, 0, 1 << (IFLA_STATS_LINK_64 - 1)))
 
 

@@ -1,8 +1,8 @@
 """Namespace ids on the wire: numbers by which a network namespace identifies others (net/core/net_namespace.c).
 
-An id (0 or more) is private to the namespace that has assigned it, and ends with the namespace it stands for. It cannot
-be removed (of RTM_*NSID, the kernel has only NEW and GET). To find the id of a namespace, the kernel searches all ids,
-at 20 ns each (__peernet2id): assigning an id, asking for one, and delivering an event all cost that.
+An id (0 or more) is private to the namespace that has assigned it, and ends with the namespace that it identifies. It
+cannot be removed (of RTM_*NSID, the kernel has only NEW and GET). To find the id of a namespace, the kernel searches
+all ids, at 20 ns each (__peernet2id): assigning an id, asking for one, and delivering an event all cost that.
 """
 
 from __future__ import annotations

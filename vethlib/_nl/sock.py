@@ -133,7 +133,7 @@ class RtnlSocket:
         return exchange.outcomes
 
     def ask(self, request: bytes) -> Outcome:
-        """Return the outcome of one request that is answered with an object; as :meth:`exchange`, 3 µs faster."""
+        """Return the outcome of one request that is answered with an object; like :meth:`exchange`, but 3 µs faster."""
         answer = None if _TRACE else self._alone(ask, request)
         if isinstance(answer, bytes):
             return outcome_of((0, "", (answer,)))
@@ -144,18 +144,20 @@ class RtnlSocket:
         return answer
 
     def change_and_ask(self, change: bytes, question: bytes) -> Sequence[Outcome]:
-        """Return the outcomes of a change and of a question that is answered with an object; as :meth:`exchange`.
+        """Return the outcomes of a change and of a question that is answered with an object.
 
-        5 µs faster; but if it is interrupted, it is not known whether the change was made.
+        This is 5 µs faster than :meth:`exchange`, but if it is interrupted, it is not known whether the change was
+        made.
         """
         if _TRACE:
             return self.exchange([change, question])
         return self._alone(self._change_and_ask, change, question)
 
     def change(self, requests: Sequence[bytes]) -> Sequence[Outcome]:
-        """Return the outcomes of changes that are not echoed; as :meth:`exchange`, 5 µs faster if they are few.
+        """Return the outcomes of changes that are not echoed.
 
-        But if it is interrupted, it is not known whether they were made.
+        For a few changes, this is 5 µs faster than :meth:`exchange`, but if it is interrupted, it is not known whether
+        they were made.
         """
         if _TRACE or not 0 < len(requests) <= _FEW or sum(map(len, requests)) > _TIGHT.send:
             return self.exchange(requests)
@@ -176,7 +178,8 @@ class RtnlSocket:
         `parse` failed on one of the messages.
 
         With `most`, there is one attempt, and a table with more messages is not read to its end: EFBIG, with those that
-        were read. The rest would take as long as its owner likes. The caller closes the socket after any refusal.
+        were read. The owner of the table could make reading the rest take any time. The caller closes the socket after
+        any refusal.
 
         With `marks`, messages without any of these bytes may be left out: parts of a long table that have none are not
         divided into messages, which takes ten times as long as the kernel needs for them. `parse` must check the rest.
@@ -199,7 +202,7 @@ class RtnlSocket:
         return exchange.outcomes[0]
 
     def _alone(self, way: Callable[..., T], *arguments: Any) -> T:
-        """Call one of the ways of :mod:`.direct` while no other thread uses the socket."""
+        """Call a function of :mod:`.direct` while no other thread uses the socket."""
         try:
             with self._lock:
                 number = self._sequence
@@ -223,7 +226,7 @@ class RtnlSocket:
         return self._account_for((change, question), number, answer)
 
     def _account_for(self, requests: Sequence[bytes], number: int, answer: bytes) -> Sequence[Outcome]:
-        """Return the outcomes of requests that were sent together, and answered with this first."""
+        """Return the outcomes of requests that were sent together, given the first answer."""
         exchange = Exchange(requests, self._limits)
         exchange.next_chunk(number)
         if answer:
@@ -431,7 +434,7 @@ class RtnlSocket:
         try:
             return [(k, datagram[s:e]) for k, _f, _q, s, e in messages(datagram) if k >= NLMSG_MIN_TYPE]
         except Malformed as error:
-            # The beginning of an event is of no use to those who need all events.
+            # The beginning of an event is of no use to a caller that needs every event.
             raise OSError(errno.ENOBUFS, str(error)) from error
 
     def _receive_event(self, *, forever: bool) -> bytes:
@@ -445,7 +448,7 @@ class RtnlSocket:
 
 
 def _settle(exchange: Exchange, malformed: Malformed | None) -> None:
-    """No more answers to this chunk will arrive."""
+    """Settle a chunk to which no more answers will arrive."""
     if exchange.overrun:
         exchange.lost()
     elif malformed:

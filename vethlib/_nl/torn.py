@@ -24,7 +24,7 @@ from .batch import Outcome
 PATIENCE: Final = 0.25
 LOOK_PATIENCE: Final = 0.5
 ENOUGH: Final = 3
-"""The least number of torn dumps, however long one takes (with 4000 links, 50 ms)."""
+"""The least number of torn dumps before giving up, however long each takes (50 ms with 4000 links)."""
 _PAUSES: Final = (0.0005, 0.02)
 
 K = TypeVar("K", bound=Hashable)
@@ -47,7 +47,7 @@ class Patience:
 def repeat(
     dump: Callable[[], Outcome], patience: Patience | None = None, first: Outcome | None = None
 ) -> tuple[Outcome, list[Sequence[Any]]]:
-    """Dump until a dump is whole or refused, and return only its outcome; otherwise return all torn dumps as well.
+    """Repeat a dump until one is whole or refused, and return only its outcome; otherwise, all torn dumps as well.
 
     `dump` makes one attempt, and returns EAGAIN with what it has read if the dump is torn. `patience` is that of the
     call, if its dumps share one, and `first` the outcome of the first attempt, if that has been made.
@@ -85,7 +85,7 @@ def union(torn: Sequence[Iterable[T]], key: Callable[[T], K]) -> tuple[dict[K, T
 def read(
     dump: Callable[[], Outcome], key: Callable[[Any], Hashable] | None = None, patience: Patience | None = None
 ) -> Outcome:
-    """Return a whole dump, or merge the torn ones: by `key`, or by value, each value as often as in one of them.
+    """Return a whole dump, or merge the torn ones: by `key`, or by value, each as often as in any one dump.
 
     `dump` and `patience` as for :func:`repeat`.
     """

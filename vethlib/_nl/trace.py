@@ -1,6 +1,6 @@
 """The wire trace of VETHLIB_DEBUG=nl: every message, decoded in full by pyroute2, on stderr.
 
-A cold path of its own, because importing pyroute2 costs 120 ms.
+A separate module, which is rarely imported, because importing pyroute2 costs 120 ms.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ its longest message (netlink_dump, af_netlink.c). From 128 KiB on, malloc() woul
 """
 
 ENCODING: Final = "utf-8"
-"""Of the names of links, and of everything that is derived from them, such as file names.
+"""The encoding of the names of links, and of everything that is derived from them, such as file names.
 
 Python's own choice (os.fsencode) depends on the locale: the same configuration would name other links for an agent
 that a service manager starts without a locale, and a name that the locale lacks would be an error.
@@ -64,12 +64,12 @@ def decoded(raw: bytes) -> str:
 
 
 def to_system(name: str) -> str:
-    """Return a name as text that Python passes to the system, in a file name for example, as the bytes of the name."""
+    """Return the text that Python passes to the system (for example in a file name) as the bytes of the name."""
     return name if name.isascii() else os.fsdecode(encoded(name))
 
 
 def from_system(text: str) -> str:
-    """Return the name that has the bytes which Python has from the system as this text: undo :func:`to_system`."""
+    """Return the name with the bytes that Python got from the system as this text: the reverse of :func:`to_system`."""
     return decoded(os.fsencode(text))
 
 

@@ -53,7 +53,7 @@ _FLAGS: Final = {
     IFF_DYNAMIC: "dynamic",
 }
 _NEGATIVE: Final = IFF_NOTRAILERS | IFF_NOARP
-_FLAGS_OF_A_NEW: Final = IFF_MULTICAST  # of the above, on a veth
+_FLAGS_OF_A_NEW: Final = IFF_MULTICAST  # those of the above that a new veth has
 
 _LINK_MODES: Final = ("default", "dormant", "testing")
 
@@ -79,8 +79,8 @@ _SETTINGS: Final[Mapping[int, tuple[str, Callable[[bytes], str], bytes]]] = {
 class Mounted(NamedTuple):
     """Dependents in an RTM_NEWLINK: the ifindex of the master (0: none), and whether an XDP program is attached.
 
-    `settings` are those in which it differs from a new veth and which vethlib does not set, in the words of `ip link
-    set`, and `token` is its IPv6 token, or "".
+    `settings` are those that differ from a new veth's and that vethlib does not set, as `ip link set` words them;
+    `token` is the IPv6 token of the link, or "".
     """
 
     master: int

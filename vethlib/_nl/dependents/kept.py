@@ -1,7 +1,7 @@
-"""A route as it was read, in the messages that restore and delete exactly it.
+"""A route as it was read, and the messages that restore and delete exactly this route.
 
-The kernel accepts what it has dumped, as ``ip route restore`` shows, but for what it only reports: ages, states of the
-next hops (rtnh_flags, fib_create_info in net/ipv4/fib_semantics.c), and the next hops behind an object of their own.
+The kernel accepts what it has dumped, as ``ip route restore`` shows, except for what it only reports: ages, states of
+the next hops (rtnh_flags, fib_create_info in net/ipv4/fib_semantics.c), and next hops that are a separate object.
 """
 
 from __future__ import annotations
@@ -62,16 +62,16 @@ _RTMSG: Final = Struct("=BBBBBBBBI")
 _RTNEXTHOP: Final = Struct("=HBBi")  # length, flags, hops, ifindex
 _U32: Final = Struct("=I")
 _CACHEINFO: Final = Struct("=8xi")  # struct rta_cacheinfo: rta_expires, after clntref and lastuse
-_TICKS: Final = 100  # per second: USER_HZ, which is that on all machines
+_TICKS: Final = 100  # per second: USER_HZ, which is the same on all machines
 _NEXT_HOPS: Final = frozenset({RTA_GATEWAY, RTA_VIA, RTA_OIF, RTA_MULTIPATH})
 _LINK_LOCAL_OR_GROUP: Final = (b"\xfe\x80", b"\xff")
 
 
 class KeptRoute(NamedTuple):
-    """A route that a program has added, with its `source` if it has one, and the seconds after which it expires or 0.
+    """A route that a program has added, with its `source`, if any, and the seconds until it expires (0: never).
 
-    The kernel does not tell apart those with the same `key`. `over` is the ifindex of the link that it was read for;
-    0: for none.
+    The kernel does not distinguish routes with the same `key`. `over` is the ifindex of the link for which the route
+    was read; 0: for none.
     """
 
     body: bytes
@@ -100,8 +100,8 @@ def destination_of(body: bytes) -> bytes:
 def kept_route(body: bytes, index: int) -> KeptRoute | None:
     """Read the body of an RTM_NEWROUTE; None for a route that is not over link `index`, or that the kernel adds again.
 
-    With `index` 0, it may be over any link. Those that the kernel has added again by now need not be distinguished from
-    others. Raises Malformed.
+    With `index` 0, it may be over any link. Routes that the kernel has added again by now need not be distinguished
+    from others. Raises Malformed.
     """
     if len(body) < _RTMSG.size:
         raise Malformed(f"a route message of {len(body)} bytes")
@@ -136,7 +136,7 @@ def kept_route(body: bytes, index: int) -> KeptRoute | None:
 
 
 def has_source(body: bytes, sources: Container[bytes]) -> bool:
-    """Return whether an RTM_NEWROUTE has one of these addresses as its source: at once if it has none, as most have."""
+    """Return whether an RTM_NEWROUTE has one of these addresses as its source; fast if it has none, like most."""
     head = _SOURCE_HEADS.get(body[0] if body else 0)
     if head is None or head not in body:
         return False
@@ -146,14 +146,14 @@ def has_source(body: bytes, sources: Container[bytes]) -> bool:
 
 
 def marks_of_sources(family: int, sources: Collection[bytes]) -> list[bytes]:
-    """Return marks for a dump (RtnlSocket.dump) of which each route with one of these sources has one."""
+    """Return marks for RtnlSocket.dump: each route with one of these sources contains at least one of them."""
     if len(sources) > FEW_MARKS:
         return [_SOURCE_HEADS[family]]
     return [attribute(RTA_PREFSRC, source) for source in sources]
 
 
 FEW_MARKS: Final = 8
-"""A datagram is searched once for each."""
+"""As many marks as are worth using: a datagram is searched once for each."""
 
 # The header of RTA_PREFSRC, by family.
 _SOURCE_HEADS: Final[dict[int, bytes]] = {
@@ -183,13 +183,13 @@ def _may_return(protocol: int, kind: int, destination: bytes, *, expires: int) -
 
 
 def _as_given(hop: bytes) -> bytes:
-    """Return a struct rtnexthop with those flags only that can be given."""
+    """Return a struct rtnexthop with only those flags that can be given."""
     length, flags, weight, index = _RTNEXTHOP.unpack_from(hop)
     return _RTNEXTHOP.pack(length, flags & RTNH_F_ONLINK, weight, index) + hop[_RTNEXTHOP.size :]
 
 
 def _joined(family: int, hops: Iterable[bytes]) -> bytes:
-    """Return RTA_MULTIPATH. Those of IPv6 are routes of their own, in the order in which they were added: sorted."""
+    """Return RTA_MULTIPATH. IPv6 hops are separate routes in the order of their addition, so they are sorted."""
     padded = [hop + bytes(-len(hop) % 4) for hop in hops]
     return b"".join(padded if family == AF_INET else sorted(padded))
 
@@ -203,8 +203,8 @@ def _expires(info: bytes) -> int:
 def restore_kept(route: KeptRoute, *, replace: bool) -> bytes:
     """RTM_NEWROUTE: add a route as it was, or in place of the one with its key.
 
-    EEXIST: it exists; or, if it is one of IPv6 with several hops, another one with its key, which may be what is left
-    of it (see restore_hops).
+    EEXIST: it exists; or, for an IPv6 route with several hops, another route with its key exists, which may be what is
+    left of it (see restore_hops).
     """
     # Several routes may have the same key: those of IPv4 are in the order in which they were added (fib_table_insert).
     how = NLM_F_REPLACE if replace else NLM_F_EXCL if _has_several(route) else NLM_F_APPEND
@@ -212,7 +212,7 @@ def restore_kept(route: KeptRoute, *, replace: bool) -> bytes:
 
 
 def restore_hops(route: KeptRoute) -> bytes:
-    """RTM_NEWROUTE: add the hops over its link to a route of IPv6 with several, if the others are still there.
+    """RTM_NEWROUTE: add the hops over its link to an IPv6 route with several hops, if the others still exist.
 
     b"" for any other route. The kernel removes only those hops when the link loses IPv6 (fib6_ifdown).
     """

@@ -46,9 +46,9 @@ class NeighbourMessage(NamedTuple):
 
     @property
     def is_configured(self) -> bool:
-        """Whether another program has added it: it is permanent, or never asked for (NOARP), and no group.
+        """Whether another program has added it: it is permanent or never resolved (NOARP), and not a multicast group.
 
-        The kernel adds the NOARP ones of groups itself (arp_mc_map, net/ipv4/arp.c; ndisc_mc_map, net/ipv6/ndisc.c).
+        The kernel itself adds the NOARP entries of groups (arp_mc_map, net/ipv4/arp.c; ndisc_mc_map, net/ipv6/ndisc.c).
         """
         is_group = not self.mac or self.mac[0] & 1
         return self.is_permanent or (bool(self.state & NUD_NOARP) and not is_group)
@@ -61,7 +61,7 @@ def dump_neighbours(index: int = 0) -> bytes:
 
 
 def get_neighbour(index: int, address: bytes) -> bytes:
-    """RTM_GETNEIGH of what the link knows of this address. ENOENT: nothing. Before Linux 5.0, EOPNOTSUPP."""
+    """RTM_GETNEIGH of the link's entry for this address. ENOENT: there is none. Before Linux 5.0, EOPNOTSUPP."""
     body = _NDMSG.pack(_family(address), index, 0, 0, 0) + attribute(NDA_DST, address)
     return message(RTM_GETNEIGH, NLM_F_REQUEST, body)
 
@@ -69,7 +69,7 @@ def get_neighbour(index: int, address: bytes) -> bytes:
 def new_neighbour(
     index: int, address: bytes, mac: bytes, protocol: int, state: int = NUD_PERMANENT, flags: int = 0
 ) -> bytes:
-    """RTM_NEWNEIGH of a neighbour, in place of what the link knows of this address, learned or permanent.
+    """RTM_NEWNEIGH of a neighbour, which replaces the link's entry for this address, learned or permanent.
 
     The kernel does not change the protocol of an entry to 0 (neigh_add, net/core/neighbour.c).
     """
@@ -81,7 +81,7 @@ def new_neighbour(
 
 
 def del_neighbour(index: int, address: bytes) -> bytes:
-    """RTM_DELNEIGH: remove what the link knows of this address. ENOENT: nothing."""
+    """RTM_DELNEIGH: remove the link's entry for this address. ENOENT: there is none."""
     body = _NDMSG.pack(_family(address), index, 0, 0, 0) + attribute(NDA_DST, address)
     return message(RTM_DELNEIGH, NLM_F_REQUEST, body)
 

@@ -6,7 +6,7 @@ struct tcmsg and TCA_* are from include/uapi/linux/rtnetlink.h, struct tc_netem_
    missing keeps its value, so all are sent every time.
 2. Probabilities are fractions of 2^32 - 1. Times are sent in nanoseconds as attributes (Linux 4.15); the unit of those
    in the struct depends on the kernel.
-3. The kernel knows two ways to reorder. With a gap of 1, each packet is sent at once with the given probability, and
+3. The kernel has two ways of reordering. With a gap of 1, each packet is sent at once with the given probability, and
    the others are delayed.
 4. RTM_NEWQDISC for the root creates the discipline, changes it if it is of the same kind, and replaces it otherwise.
 """
@@ -33,7 +33,7 @@ __all__ = ["KIND", "LIMIT", "Netem", "delete_root", "parse_netem", "set_netem"]
 
 KIND: Final = "netem"
 LIMIT: Final = 1000
-"""Packets that may wait, by default."""
+"""The number of packets that may wait, by default."""
 
 _TCMSG: Final = Struct("=BxxxiIII")  # family, ifindex, handle, parent, info
 _QOPT: Final = Struct("=IIIIII")  # latency, limit, loss, gap, duplicate, jitter
@@ -81,7 +81,7 @@ def set_netem(index: int, netem: Netem) -> bytes:
 
 
 def delete_root(index: int) -> bytes:
-    """RTM_DELQDISC: give a link its default root discipline again. ENOENT: it has that."""
+    """RTM_DELQDISC: give a link its default root discipline again. ENOENT: it already has that."""
     return message(RTM_DELQDISC, NLM_F_REQUEST, _TCMSG.pack(0, index, 0, TC_H_ROOT, 0))
 
 

@@ -36,8 +36,8 @@ __all__ = ["port_settings", "set_port"]
 
 _IFINFOMSG: Final = Struct("=BxHiII")  # family, type, ifindex, flags, change
 
-# Those that br_setport sets (net/bridge/br_netlink.c), but for the state, which the bridge decides, and FLUSH, which is
-# an order; the others are only reported. A cost that is set does not follow the speed of the link any more.
+# Those that br_setport sets (net/bridge/br_netlink.c), except the state, which the bridge decides, and FLUSH, which is
+# a command; all others are only reported. A cost that was set no longer follows the speed of the link.
 _SETTINGS: Final = frozenset(
     (
         *range(IFLA_BRPORT_PRIORITY, IFLA_BRPORT_ROOT_ID),
@@ -54,7 +54,7 @@ _SETTINGS: Final = frozenset(
 
 
 def port_settings(body: bytes) -> bytes:
-    """Return the settings in an RTM_NEWLINK, as attributes; b"" if it is no port of a bridge. Raises Malformed."""
+    """Return the settings in an RTM_NEWLINK, as attributes; b"" if it is not a bridge port. Raises Malformed."""
     kind, settings = b"", b""
     for attr, start, end in attributes_of(body, _IFINFOMSG.size):
         if attr == IFLA_LINKINFO:

@@ -61,9 +61,9 @@ _STATIC: Final = bytes([0, RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RTN_
 def new_route(network: bytes, prefixlen: int, gateway: bytes) -> bytes:
     """RTM_NEWROUTE: add a static route to `network` (4 or 16 bytes; prefix length 0: the default route) via `gateway`.
 
-    It is added to the main table. The kernel finds the link by the gateway, which has to be a neighbour; otherwise
-    ENETUNREACH or EHOSTUNREACH (fib_check_nh, net/ipv4/fib_semantics.c; ip6_route_check_nh, net/ipv6/route.c).
-    EEXIST: there is already a route to this network.
+    It is added to the main table. The kernel finds the link by the gateway, which must be on one of the links'
+    networks; otherwise ENETUNREACH or EHOSTUNREACH (fib_check_nh, net/ipv4/fib_semantics.c; ip6_route_check_nh,
+    net/ipv6/route.c). EEXIST: there is already a route to this network.
     """
     return _template(len(gateway)).fill((prefixlen, network, gateway))
 
@@ -95,7 +95,7 @@ def replace_route(network: bytes, prefixlen: int, gateway: bytes, index: int, me
 
 
 def delete_route(network: bytes, prefixlen: int, gateway: bytes, index: int, metric: int) -> bytes:
-    """RTM_DELROUTE: delete the first route to a network in the main table, of those with what is given.
+    """RTM_DELROUTE: delete the first route to a network in the main table that has the given values.
 
     ESRCH: there is none.
     """
@@ -132,11 +132,11 @@ def change_route(
     table: int = RT_TABLE_MAIN,
     protocol: int = RTPROT_STATIC,
 ) -> bytes:
-    """RTM_NEWROUTE or RTM_DELROUTE of a route over link `index`, which nothing but exactly this route matches.
+    """RTM_NEWROUTE or RTM_DELROUTE of a route over link `index`; the message matches no other route.
 
     EEXIST: there is another route with this destination, metric and table. ESRCH: there is none to be deleted.
     """
-    if not source and not mtu:  # as most are: 1 µs instead of 5
+    if not source and not mtu:  # like most routes: 1 µs instead of 5
         values: list[bytes | int] = [prefixlen, table if table < 256 else 0, protocol, network]
         values += [gateway] if gateway else []
         values += [index, metric] if metric else [index]
@@ -183,7 +183,8 @@ def dump_routes(family: int) -> bytes:
 def dump_routes_over(family: int, index: int = 0, protocol: int = 0) -> bytes:
     """RTM_GETROUTE of the routes in any table, or of those that use link `index`, even if only as one of several hops.
 
-    With `protocol`, only routes of that. The kernel filters with NETLINK_GET_STRICT_CHK; ENODEV: there is no such link.
+    With `protocol`, only routes of that protocol. The kernel filters with NETLINK_GET_STRICT_CHK; ENODEV: there is no
+    such link.
     """
     body = _RTMSG.pack(family, 0, 0, 0, 0, protocol, 0, 0, 0)
     if index:
@@ -197,9 +198,9 @@ class RouteMessage(NamedTuple):
     `next_hops` are the ifindexes of a route that has several (RTA_MULTIPATH), and `first_gateway` is that of the first,
     whose protocol the message has: those of IPv6 are routes of their own (rt6_fill_node, net/ipv6/route.c).
 
-    A route that `is_special` is for some packets to its destination only (by their source, or by their type of
-    service), leads to a next hop that is an object of its own, has a gateway of the other family, wraps its packets
-    (RTA_ENCAP), or is not a unicast route. None of these is what a message adds that describes none of that.
+    A route `is_special` if it applies only to some packets to its destination (by their source, or by their type of
+    service), leads to a next hop that is a separate object, has a gateway of the other family, wraps its packets
+    (RTA_ENCAP), or is not a unicast route. A message without these properties adds a different route.
     """
 
     network: bytes
