@@ -54,7 +54,7 @@ __all__ = [
     "set_patience",
 ]
 
-# Imported on demand, because a session does without them.
+# Imported on demand, because a session does not need them.
 _MODULES = {
     "everywhere": "search",
     "find": "search",

@@ -1,4 +1,4 @@
-"""Time-outs of callers: any number of seconds, also more than system calls and locks accept."""
+"""Time-outs of callers: any number of seconds, even more than system calls and locks accept."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vethlib.errors import InvalidValue
 __all__ = ["LONGEST", "check_timeout", "deadline_after"]
 
 LONGEST: Final = 3600.0
-"""Seconds for which to wait in one system call: epoll_wait(2) accepts up to 24 days."""
+"""The longest wait in one system call, in seconds: epoll_wait(2) accepts up to 24 days."""
 
 _ENDLESS: Final = 1e9  # seconds: 31 years, which locks accept
 
@@ -23,7 +23,7 @@ def check_timeout(timeout: float | None, field: str = "timeout") -> float | None
     try:
         if not math.isnan(timeout):
             return float(min(max(timeout, -_ENDLESS), _ENDLESS))
-    except OverflowError:  # an integer that is no float
+    except OverflowError:  # an integer that is too large for a float
         return math.copysign(_ENDLESS, 1 if timeout > 0 else -1)
     except TypeError:
         pass

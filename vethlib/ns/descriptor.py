@@ -72,13 +72,13 @@ def current() -> Descriptor:
 
 
 def make_file(path: str, made: list[None]) -> None:
-    """Create an empty file. By extend, all in C, so that it is in `made` even if an interrupt follows the call."""
+    """Create an empty file, and note it in `made` within the same C call, so that no interrupt can come in between."""
     try:
         made.extend(map(os.mknod, (path,), (stat.S_IFREG,)))
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.ENOSYS):
             raise
-        # A sandbox (seccomp) refuses mknod(2), which is also for device files.
+        # A sandbox (seccomp) refuses mknod(2), which can also create device files.
         opening = map(posix.open, (path,), (os.O_CREAT | os.O_EXCL | OPEN_FLAGS,), (0,))
         made.extend(map(Descriptor.close, map(_own, opening)))
 

@@ -27,11 +27,11 @@ if the thread is already in that namespace: work in one's own namespace needs no
 Returning needs a descriptor of the namespace that was left. It has an owner (see descriptor.py), so that an interrupt
 cannot leak it, and it is closed as soon as the thread is back.
 
-It also needs CAP_SYS_ADMIN in the user namespace that owns that namespace, which a thread can lack although it may
-enter others: in a rootless container with the network of its host, for example. So before a thread leaves for the first
-time, it enters the namespace in which it is: if that is refused, it stays. Once is enough. A namespace that the thread
-has entered later, it can enter again; and a process can move to another user namespace only while it has one thread
-(userns_install, unshare_userns), in practice right after fork, which is why a forked child asks again.
+Returning also needs CAP_SYS_ADMIN in the user namespace that owns that namespace, which a thread can lack although it
+may enter others: in a rootless container with the network of its host, for example. So before a thread leaves for the
+first time, it enters the namespace that it is in: if that is refused, it stays. Once is enough. Any namespace that the
+thread enters later, it can enter again; and a process can move to another user namespace only while it has one thread
+(userns_install, unshare_userns), in practice right after fork, which is why a forked child checks again.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def _check_at_home(number: int, fd: int) -> None:
 
 
 class _Home(ctypes.c_int):
-    """The descriptor to return by: its number, which C reads when it is called, -1 before, and its owner."""
+    """The descriptor by which to return: its number (-1 until it is open), which C reads when called, and its owner."""
 
     owner: Descriptor
     not_entered: Callable[[], object] | None = None
@@ -210,7 +210,7 @@ def _check_way_back(home: int, targets: Iterable[int] | None) -> None:
 
 
 def _is_elsewhere(fd: int, home: int) -> bool:
-    """Return whether `fd` may be another network namespace; what is no namespace cannot be entered anyway."""
+    """Return whether `fd` may be another network namespace; anything else cannot be entered anyway."""
     try:
         there, here = os.fstat(fd), os.fstat(home)
     except OSError:
@@ -235,9 +235,9 @@ else:
 
 
 class Block(_Partial):
-    """The context manager of :func:`entered`, for one block: the call that ends the block, with a beginning.
+    """The context manager of :func:`entered`, for one block: the call that ends the block, and its beginning.
 
-    `target` is the namespace to enter. If the call comes without a beginning, it calls `not_entered` instead.
+    `target` is the namespace to enter. A call at the end of a block that was never begun calls `not_entered` instead.
     """
 
     __slots__ = ("_home", "target")
@@ -245,7 +245,7 @@ class Block(_Partial):
     target: Descriptor | None
 
     def __new__(cls, target: Descriptor | None = None, not_entered: Callable[[], object] | None = None) -> Block:
-        """Return a block that is not entered yet."""
+        """Return a block that has not been entered yet."""
         home = _Home(-1)
         home.not_entered = not_entered
         self = super().__new__(cls, _leave_block, home, CLONE_NEWNET)
@@ -284,8 +284,8 @@ def entered(ref: str | HasFileno | None, resolver: Resolver | None = None) -> Ab
 
     Blocks can be nested; each returns to the previous namespace of its thread. Only the thread itself keeps the
     namespace alive meanwhile. Do not use ``yield`` or ``await`` in a block, because other code in this thread would run
-    in that namespace, too; so do signal handlers, if this is the main thread. Greenlets (gevent, eventlet) can switch:
-    other greenlets are not in the namespace.
+    in that namespace, too; so do signal handlers, if this is the main thread. Greenlets (gevent, eventlet) may switch,
+    however: the others do not run in that namespace.
 
     Raises like :func:`~vethlib.ns.open_owned`, and :class:`NotPermitted` without CAP_SYS_ADMIN.
     """
@@ -349,8 +349,8 @@ def call_at_home(fd: int, function: Callable[[], T]) -> T:
 def can_enter() -> bool:
     """Return whether the calling thread can leave its namespace for others, and return.
 
-    For that, it has CAP_SYS_ADMIN in its own user namespace and in the owner of its network namespace. A namespace that
-    belongs to another user namespace may still refuse it (netns_install, net/core/net_namespace.c).
+    For that, it needs CAP_SYS_ADMIN in its own user namespace and in the owner of its network namespace. A namespace
+    that belongs to another user namespace may still refuse it (netns_install, net/core/net_namespace.c).
     """
     with _current() as home:
         return bool(_try_to_enter(home.fileno(), CLONE_NEWNET) == 0)  # where it is already
@@ -378,9 +378,9 @@ def map_in_new(count: int, function: Callable[[], T]) -> list[T]:
 
 
 def _map(ways: list[Callable[[], None]], targets: Iterable[int] | None, function: Callable[[], T]) -> list[T]:
-    """Enter a namespace by each of the `ways`, from one to the next, and call `function` there.
+    """Enter a namespace by each of the `ways`, directly from one to the next, and call `function` in each.
 
-    They are a list, because the code of an iterator must not run in another namespace. `targets` is as in _home.
+    The ways are a list, because the code of an iterator must not run in another namespace. `targets` is as in _home.
     """
     results: list[T] = []
     home = _home(targets)

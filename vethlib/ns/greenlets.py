@@ -5,7 +5,7 @@ runs in the same thread, and would run in the namespace of the block. So a threa
 switches (``greenlet.settrace``): a greenlet in a block leaves the namespace when it is switched away from, and is back
 in it afterwards; all other greenlets run in the home namespace.
 
-What counts is the present namespace of the thread, not a count of blocks, which an interrupt could falsify.
+This is based on the present namespace of the thread, not on a count of blocks, which an interrupt could falsify.
 
 An entry in sys.modules does not mean that there are greenlets: tests set it to None, and another thread may be
 importing the module. Callers on a hot path check for the entry, and the functions here for the module.
@@ -47,7 +47,7 @@ def _imported() -> Any:
 
 
 def key() -> int:
-    """Return a number for the greenlet that runs in this thread: 0 for the main one, which exists without the module.
+    """Return a number for the greenlet that runs in this thread; 0 is the main one, also without the module.
 
     So the number of the main greenlet stays the same when the module is imported.
     """
@@ -71,7 +71,7 @@ def entering(home: Descriptor) -> None:
         follower = _Follower(greenlet, home)
         try:
             follower.begin()
-            _threads.followed = follower  # now, so that one that does not trace is never taken for one that does
+            _threads.followed = follower  # only now, when it traces: one that does not is never taken for it
         except BaseException:
             follower.end()
             raise

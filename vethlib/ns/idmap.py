@@ -19,7 +19,7 @@ from .programs.start import program_type
 
 __all__ = ["Mapper", "granted", "missing_ids"]
 
-_NEEDED = 65534  # the number of nobody, the highest one that programs usually change to
+_NEEDED = 65534  # the id of nobody, the highest that programs usually change to
 _FILES = {"newuidmap": "/etc/subuid", "newgidmap": "/etc/subgid"}
 _SCRIPT = 'read -r _ && newuidmap "$1" $2 && newgidmap "$1" $3'
 _PATIENCE = 10.0  # seconds
@@ -79,7 +79,7 @@ class Mapper:
         return self._helper.returncode == 0
 
     def cancel(self) -> None:
-        """End the helper, which is not needed."""
+        """End the helper if it is not needed."""
         if self._helper is not None:
             with self._helper:
                 self._helper.kill()

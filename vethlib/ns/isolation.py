@@ -1,7 +1,7 @@
-"""Isolate a process: its own network, its own names in /run, its own view in /sys, all gone when it ends.
+"""Isolate a process: its own network, its own names in /run, its own view in /sys, all of which end with it.
 
-With CAP_SYS_ADMIN that takes two namespaces, network and mount. Without, a user namespace comes first, in which the
-caller is root over the other two and over nothing else (user_namespaces(7)).
+With CAP_SYS_ADMIN, this takes two namespaces, network and mount. Without it, a user namespace is created first, in
+which the caller is root over the other two and over nothing else (user_namespaces(7)).
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ def isolate() -> None:
     caller without CAP_SYS_ADMIN and CAP_NET_ADMIN is user 0 from then on, in a user namespace that maps as many other
     ids as newuidmap(1) and /etc/subuid allow, or none; in there, /proc/sys stays read-only.
 
-    The process must have a single thread: other threads would stay outside, and with them no user namespace can be
-    entered at all. The move cannot be undone. Raises :class:`NotPermitted`, which names the sysctl that forbids it, and
-    :class:`NotSupported`; then the process stays where it was.
+    The process must have a single thread: others would stay outside, and a process with several threads cannot enter a
+    user namespace at all. The move cannot be undone. Raises :class:`NotPermitted`, which names the sysctl that forbids
+    it, and :class:`NotSupported`; then the process stays where it was.
     """
     if not (is_privileged() and _isolate_privileged()):
         _isolate_as_user()
@@ -116,7 +116,7 @@ class _WayBack:
             os.chroot(".")
             os.fchdir(self._directory.fileno())
         except OSError:
-            pass  # without CAP_SYS_CHROOT: then it stays in a copy of what was mounted before
+            pass  # without CAP_SYS_CHROOT, it stays in a copy of the previous mounts
 
 
 def is_privileged() -> bool:
@@ -194,7 +194,7 @@ def _try_in_this_child(uid: int, gid: int) -> None:
     try:
         _, status = posix.waitpid(child, 0)
     except ChildProcessError:
-        return  # somebody else has waited for it
+        return  # another part of this process has waited for it
     if status:
         number = max(os.waitstatus_to_exitcode(status), 0) or errno.EIO
         raise OSError(number, os.strerror(number))
@@ -285,11 +285,11 @@ def _take_over(old: str, new: str) -> None:
     except OSError as error:
         if is_shortage(error):
             raise
-        # Otherwise it was removed meanwhile, or is a mount that may not be copied: few programs need it.
+        # Otherwise, it has been removed meanwhile, or is a mount that may not be copied; few programs need it.
 
 
 def _mount_sysctls_writable() -> None:
-    """Mount /proc/sys read-write: a container has it read-only, with the settings of namespaces that it creates."""
+    """Mount /proc/sys read-write: a container has it read-only, even for the settings of namespaces created there."""
     try:
         flags = os.statvfs(_SYSCTLS_DIR).f_flag
         if flags & os.ST_RDONLY:

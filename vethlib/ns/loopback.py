@@ -18,7 +18,7 @@ _LO_UP: Final = struct.pack("16sh14x", b"lo", 0x1)  # struct ifreq with IFF_UP
 def set_loopback_up() -> None:
     """Set lo up in the namespace of the calling thread. Raises NotPermitted without CAP_NET_ADMIN, OSError."""
     # Any socket will do: dev_ioctl() handles what a family does not (sock_do_ioctl, net/socket.c). Netlink is available
-    # even if a service may have no other sockets.
+    # even to a service that may not open other sockets.
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW) as any_socket:
         try:
             ioctl(any_socket, _SIOCSIFFLAGS, _LO_UP)

@@ -31,14 +31,14 @@ from .syscalls import MNT_DETACH, MS_BIND, MS_REC, MS_SHARED, UMOUNT_NOFOLLOW, m
 
 __all__ = ["create", "erase", "names", "remove"]
 
-_LOCKED = 5.0  # seconds to wait for other processes that do the same
+_LOCKED = 5.0  # seconds to wait for other processes that are doing the same
 
 
 def create(name: str, directory: str = NETNS_DIR, *, up: bool = False, made: list[None] | None = None) -> Descriptor:
     """Create a network namespace called `name` ("blue" or "netns:blue"), and return it open.
 
-    With `up`, its loopback is set up. `made` is not empty once there is a file of that name, for a caller that erases
-    it if it is interrupted when this has returned.
+    With `up`, its loopback is set up. `made` is not empty once there is a file of that name: a caller that is
+    interrupted after this has returned can then erase it.
 
     Raises :class:`NetnsExists`, :class:`NotPermitted`, :class:`InvalidValue`.
     """
@@ -116,8 +116,8 @@ def _prepare(directory: str) -> None:
         _locks.exclusive(
             lock.fileno(),
             _LOCKED,
-            lambda uid: uid in (0, os.geteuid()),  # anybody can open it, and hold a lock for ever
-            file=f".{name}.lock",  # in the directory itself, it would be the name of a namespace
+            lambda uid: uid in (0, os.geteuid()),  # anybody else can open it, and hold a lock for ever
+            file=f".{name}.lock",  # beside the directory: inside it, it would be the name of a namespace
             directory=beside.fileno(),
         ),
     ):
@@ -212,7 +212,7 @@ def _exists(path: str) -> NetnsExists:
 
 
 def _obstacle(path: str, name: str) -> str:
-    """Describe what is at `path` if it is no namespace; "" if it is one, or that cannot be determined."""
+    """Describe what is at `path` if it is not a namespace; "" if it is, or if that cannot be determined."""
     try:
         with opened_namespace(path):
             return ""

@@ -73,7 +73,7 @@ class Netns(Closing, NotesEntry):
             return cls(named.create(name, up=up, made=made), ref)
         except BaseException as error:
             if made:
-                named.erase(name)  # nobody would know of it
+                named.erase(name)  # the caller will never know of it
             if not (exist_ok and isinstance(error, NetnsExists)):
                 raise
         return cls(_opened_when_finished(ref), ref)
@@ -120,7 +120,7 @@ class Netns(Closing, NotesEntry):
 
     @property
     def was_entered(self) -> bool:
-        """Whether a thread or a program has entered the namespace by this object."""
+        """Whether a thread or a program has entered the namespace through this object."""
         return self._was_entered
 
     def _note_entered(self) -> None:
@@ -157,7 +157,7 @@ class Netns(Closing, NotesEntry):
         return f"<Netns {self.ref!r} {self.identity[1]}{' closed' if self._closed else ''}>"
 
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
-        # The number of a descriptor may be that of another namespace in another process, or when this one is closed.
+        # In another process, or once this one is closed, the number may belong to a descriptor of another namespace.
         text = str(self)
         if text.startswith("fd:"):
             text = "fd:-1" if self._closed else f"path:/proc/{os.getpid()}/fd/{self._owner.fileno()}"
@@ -170,7 +170,8 @@ class Netns(Closing, NotesEntry):
 
 
 def _opened_when_finished(ref: str) -> Descriptor:
-    # Its creator makes the file first and mounts the namespace on it a millisecond later, or more under load.
+    # The process that creates it makes the file first and mounts the namespace on it a millisecond later, or more under
+    # load.
     deadline = time.monotonic() + 1.0
     while True:
         try:

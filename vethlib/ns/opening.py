@@ -4,10 +4,10 @@
    releasing the writer of a FIFO, an action of a device, or an automount.
 2. So a path is opened by O_PATH first, its device number compared with that of nsfs, and the descriptor then opened for
    reading. In /run/netns, which is root's, a look at the entry is enough: a mount on it, or a symbolic link.
-3. If the kernel does not have a path in memory, a separate thread asks for it (:mod:`.answers`), which takes 0.1 ms.
+3. If the kernel does not have a path in memory, a separate thread looks it up (:mod:`.answers`), which takes 0.1 ms.
    Usually the reason is that the path does not exist at all; so the file systems of / and /run, without which nothing
    works anyway, are asked directly.
-4. /proc/42/ns/net needs neither: procfs answers, and it can be nothing but a namespace.
+4. /proc/42/ns/net needs none of this: procfs always answers, and the file can only be a namespace.
 5. A symbolic link of another user leads only to namespaces of that user. It could lead to the home namespace, or to
    that of any tenant, and this process would configure these. (Users have no other way: mounting a namespace takes
    root.)
@@ -61,7 +61,7 @@ T = TypeVar("T")
 
 
 class NoNamespace(Exception):
-    """The path exists, but is not a namespace, or not one to which it may lead; then the text is the reason."""
+    """The path exists, but leads to no namespace, or to one to which it must not; then the text is the reason."""
 
 
 def opened(path: str) -> Descriptor:
@@ -95,7 +95,7 @@ def opened(path: str) -> Descriptor:
 
 
 def _is_var_run_usual() -> bool:
-    """Return whether /var/run is a link to /run, as on nearly every system; only root can make it another one.
+    """Return whether /var/run is a link to /run, as on nearly every system; only root can change it.
 
     The network plugins of containers (CNI) and Docker name namespaces there, and walking such a path name by name would
     take 20 times as long as opening it (files/walk.py).
@@ -126,7 +126,7 @@ def _walked(path: str, then: Callable[[Walked], T]) -> T:
 def _reached(walked: Walked) -> Descriptor:
     """Open the namespace at the end of a path, unless other users' links lead there and it is not theirs."""
     namespace = _opened_for_reading(walked.end.fileno())
-    # In a user namespace, root may be a user without a number here; but who owns "/" needs no link.
+    # In a user namespace, root outside may have no number here; but the owner of "/" needs no link.
     strangers = walked.strangers and walked.strangers - {os.stat("/").st_uid}
     if strangers:
         owner = ns_owner(namespace.fileno())
@@ -191,7 +191,7 @@ def opened_directory(path: str) -> Descriptor:
 
 
 def asked(path: str, work: Callable[[], T]) -> T:
-    """Call `work`, which looks at `path`: at once if nothing can keep it, otherwise in another thread.
+    """Call `work`, which looks at `path`: directly if nothing can block it, otherwise in another thread.
 
     Raises NoAnswer, BlockingIOError if no thread can be started, and what `work` raises.
     """
@@ -223,7 +223,7 @@ def identity_at(path: str) -> tuple[int, int] | None:
 
 
 def shown_identity(path: str) -> tuple[int, int] | None:
-    """Return ``(st_dev, st_ino)`` of what /proc shows there; None if it has ended, or this user may not see it."""
+    """Return ``(st_dev, st_ino)`` of a path in /proc; None if the process has ended, or this user may not see it."""
     try:
         status = os.stat(path)
     except OSError:
@@ -235,8 +235,9 @@ def hidden_process(path: str) -> int:
     """Return the process to which a path in /proc belongs if it exists, but is not in /proc; 0 otherwise.
 
     With the mount option hidepid=2 (or hidepid=ptraceable), /proc/42 does not exist for a user who may not trace
-    process 42 (proc_pid_permission, fs/proc/base.c). Signal 0 has no effect, and fails with ESRCH if it has ended.
-    Nothing is hidden if there is no procfs, or if it shows another pid namespace, in which 42 is another process.
+    process 42 (proc_pid_permission, fs/proc/base.c). Signal 0 has no effect, and fails with ESRCH if the process has
+    ended. Nothing is hidden if there is no procfs, or if it shows another pid namespace, in which 42 is another
+    process.
     """
     match path.split("/"):
         case ["", "proc", text, *_] if _is_number(text) and len(text) <= 10:
@@ -306,7 +307,7 @@ def _indispensable() -> set[int]:
 
 
 def _link_at(path: str) -> str:
-    """Return the target of the link at `path`, "" if that takes a question. Raises FileNotFoundError."""
+    """Return the target of the link at `path`; "" if that would need a question. Raises FileNotFoundError."""
     above, known = path, _indispensable()
     while above:
         above, _, name = above.rpartition("/")
@@ -351,5 +352,5 @@ def unhurried(path: str, work: Callable[[str], T]) -> T:
     device = glance_of(owner.fileno()).dev
     if device in _indispensable():
         return work(path)
-    # By the descriptor, nothing on the path is asked. The thread closes it, perhaps long after this call.
+    # Through the descriptor, no file system on the path is asked. The thread closes it, perhaps long after this call.
     return _answered(path, lambda: work(f"/proc/thread-self/fd/{owner.fileno()}"), device)

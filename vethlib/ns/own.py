@@ -1,12 +1,12 @@
-"""The descriptors of namespaces that the library has opened for itself, which no reference of a caller means.
+"""The descriptors of namespaces that the library has opened for itself, which no caller's reference can mean.
 
 A caller may give the number of a descriptor that it has closed ("fd:7"). The kernel gives that number to the next
 descriptor, which may be one of a namespace that the same call has just opened: the call would work in that namespace.
 So a number is refused as long as its descriptor is the library's own. Those of a Netns are the caller's.
 
-A note is kept only as long as its holder, because an interruption may end a holder that has not closed anything. A
-daemon closes all descriptors that it has inherited (os.closerange), so a number that leads to another namespace than
-the noted one is not the library's any more.
+A note is kept only as long as its holder exists, because an interruption may end a holder that has not closed anything.
+A daemon closes all descriptors that it has inherited (os.closerange), so a number that leads to another namespace than
+the noted one is no longer the library's.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _PATH: Final = re.compile(r"/proc/(self|thread-self|[0-9]+)(?:/task/[0-9]+)?/fd/
 def note(number: int, holder: object, identity: tuple[int, int] | None = None) -> None:
     """Note that a descriptor is the library's own, until :func:`forget`, or until its holder is collected.
 
-    `identity` is that of its namespace, which a holder that outlives a call has to give.
+    `identity` is that of its namespace; a holder that outlives a call must give it.
     """
     _notes[number] = weakref.ref(holder), identity
 
@@ -63,7 +63,7 @@ def number_in(path: str) -> int | None:
 
 
 class OwnDescriptors:
-    """Descriptors of the library's own that are closed together."""
+    """Some of the library's own descriptors, which are closed together."""
 
     __slots__ = ("__weakref__", "_held")
 

@@ -1,13 +1,11 @@
 """Namespace references: the texts that lead to a network namespace, and opening them.
 
-====================  ==========================================================================
-``""`` or None        the calling thread's own network namespace
-``netns:blue, blue``  /run/netns/blue, as created by ``ip netns add blue``
-``pid:42``            the namespace of process 42
-``path:/a/file``      the namespace of that file (``path:/proc/42/task/43/ns/net``)
-``fd:7``              the namespace of descriptor 7 of this process
-``microservice:vnf``  the present answer of the caller's resolver
-====================  ==========================================================================
+====================  ========================================================================== ``""`` or None
+the calling thread's own network namespace ``netns:blue, blue``  /run/netns/blue, as created by ``ip netns add blue``
+``pid:42``            the namespace of process 42 ``path:/a/file``      the namespace of that file
+(``path:/proc/42/task/43/ns/net``) ``fd:7``              the namespace of descriptor 7 of this process
+``microservice:vnf``  the namespace that the caller's resolver currently returns for this label ====================
+==========================================================================
 
 Different texts can lead to the same namespace: compare by :func:`identity`. An open descriptor keeps its namespace
 alive.
@@ -94,7 +92,7 @@ def parse(ref: str | None) -> Reference:
 
 
 def _plain(ref: str | None) -> str:
-    """Return the text itself, for what derives from str may be formatted as another one (an Enum)."""
+    """Return the text itself, because a subclass of str (an Enum) may be formatted as another text."""
     return ref if type(ref) is str else str.__str__(ref or "")
 
 
@@ -200,7 +198,7 @@ def open_owned(ref: str | HasFileno | None, resolver: Resolver | None = None) ->
     try:
         kind = ns_type(owned.fileno())
     except OSError as error:
-        if glance_of(owned.fileno()).dev == nsfs():  # a namespace of which the kernel does not report the kind
+        if glance_of(owned.fileno()).dev == nsfs():  # a namespace whose kind the kernel does not report
             owned.close()
             message = f"the kind of the namespace {_place(reference)} is unknown: {errno_text(error.errno or 0)}"
             raise NetlinkError(message, errno=error.errno or 0, netns=str(reference)) from None
@@ -277,7 +275,7 @@ def resolved(label: str, resolver: Resolver) -> Reference:
 
 
 def raised_by_resolver(error: Exception, what: str) -> VethError:
-    """Return a VethError for an exception that a resolver did not raise on purpose; `what` is what it has prevented."""
+    """Return a VethError for an exception that a resolver did not raise on purpose; `what` describes the failure."""
     text = " ".join(str(error).split())
     return VethError(f"{what}: its resolver raised {type(error).__name__}: {text}")
 

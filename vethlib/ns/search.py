@@ -1,7 +1,7 @@
 """List every network namespace of a host that has a name or a process, once each.
 
-A namespace that is kept only by a descriptor, a socket or a mount elsewhere has neither, and lsns(8) does not find it
-either.
+A namespace that is kept alive only by a descriptor, a socket or a mount elsewhere has neither; lsns(8) does not find
+it, either.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def find(identities: Iterable[tuple[int, int]], hints: Iterable[str] = ()) -> di
     """Find a reference for each of these namespaces, given by identity (st_dev, st_ino), as far as possible.
 
     `hints` that are processes ("pid:42") are tried first, followed by names, mounts (such as those that container
-    engines create) and all processes. No namespace is entered; it takes 10 µs per process, for stat.
+    engines create) and all processes. No namespace is entered; this takes 10 µs per process, for stat.
     """
     missing = set(identities)
     refs: dict[tuple[int, int], str] = {}

@@ -1,6 +1,6 @@
-"""The system calls of namespaces, bound with ctypes: Python has setns and unshare only since 3.12, mount never.
+"""The system calls of namespaces, bound with ctypes: Python has setns and unshare only since 3.12, and no mount.
 
-Without them (another operating system), importing works nevertheless, and the call raises NotSupported.
+Where they do not exist (on another operating system), importing works nevertheless, and a call raises NotSupported.
 Numbers are from include/uapi/linux: sched.h, mount.h, nsfs.h; umount's from include/linux/fs.h.
 """
 
@@ -54,7 +54,7 @@ MS_REMOUNT = 1 << 5
 MS_BIND = 1 << 12
 MS_REC = 1 << 14
 MS_PRIVATE = 1 << 18
-MS_SLAVE = 1 << 19  # for copies of mounts: they end where the originals are unmounted, and so keep no disk busy
+MS_SLAVE = 1 << 19  # for copies of mounts: they are unmounted with the originals, and so keep no disk busy
 MS_SHARED = 1 << 20
 MNT_DETACH = 2
 UMOUNT_NOFOLLOW = 8
@@ -67,7 +67,7 @@ _NS_GET_OWNER_UID = _IOC_NONE | 0xB704  # _IO(NSIO, 0x4): the user that created 
 
 
 def is_shortage(error: OSError) -> bool:
-    """Return whether there is no room for a namespace or a mount at the moment; otherwise it is refused for good."""
+    """Return whether there is temporarily no room for a namespace or a mount; otherwise, the refusal is permanent."""
     return is_exhaustion(error) or error.errno == errno.ENOSPC  # fs.mount-max, user.max_mnt_namespaces
 
 
@@ -85,7 +85,7 @@ def bind(
     keep_gil: bool = False,
     errcheck: Callable[[int, Any, tuple[Any, ...]], int | None] | None = raise_errno,
 ) -> Callable[..., Any]:
-    """Return the C library's function `name`; `errcheck` raises its errors, or, if None, it returns -1.
+    """Return the C library's function `name`; `errcheck` raises its errors; without one, the function returns -1.
 
     `keep_gil` is for calls that never sleep: releasing and acquiring the interpreter lock takes longer than such a
     call, and up to 5 ms if another thread computes.

@@ -1,1 +1,1 @@
-"""Looking at files: without waiting for a file system that does not answer, and knowing whose links lead there."""
+"""Look at files without waiting for a file system that does not answer, and determine whose links lead to them."""

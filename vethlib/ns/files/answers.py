@@ -7,12 +7,13 @@ A thread that accesses a dead FUSE or NFS mount is blocked by the kernel until t
 2. The caller waits up to :data:`PATIENCE` seconds, then gets :class:`NoAnswer`. Up to a tenth of all time is spent
    waiting in vain; beyond that, a question only gets :data:`LEAST_PATIENCE`.
 3. While a thread is stuck, the file system that blocks it is not asked again: before each step, a thread notes which
-   file system it is about to ask, unless the question asks a known one only. So one dead mount takes one thread, and a
-   path that leads elsewhere by now can be asked again. If the file system is unknown, the same path is not asked again.
+   file system it is about to ask, unless the question asks a single, known file system. So one dead mount takes one
+   thread, and a path that now leads elsewhere can be asked again. If the file system is unknown, the same path is not
+   asked again.
 4. Others may have put symbolic links on the path. Each name takes the thread 10 µs, and the kernel looks up to 80 000.
    So beyond the first MOST_NAMES to which links lead, the file system counts as unknown.
-5. A thread that could not run yet, because other work has the processors, is not blocked. It gets more time, so that a
-   busy machine is not taken for a dead file system.
+5. A thread that has not run yet because the processors are busy is not blocked. It gets more time, so that a busy
+   machine is not taken for a dead file system.
 6. Up to :data:`MOST_STUCK` threads may be stuck. Beyond that, only file systems that always answer are asked.
 """
 
@@ -47,18 +48,18 @@ T = TypeVar("T")
 
 
 class _Question:
-    """One question, its thread, and in the end its answer."""
+    """One question, its thread and, at the end, its answer."""
 
     def __init__(self, path: str, ask: Callable[[], Any], device: int | None = None) -> None:
         self.paths = {path}
         self.asking: int | None = None  # the device of the file system that is being asked, if known
         self.late = False
-        self._device = device  # the only one that is asked, if that is known
+        self._device = device  # the only file system that is asked, if that is known
         self._ask = ask
         self._path = path
         self._answer: Any = None
         self._error: BaseException | None = None
-        self._deciding = Lock()  # held while one thread decides whether the answer comes in time
+        self._deciding = Lock()  # held while one thread decides whether the answer is in time
         self._done = Lock()
         self._done.acquire()
         self._thread = 0  # its number, once it runs
@@ -70,7 +71,7 @@ class _Question:
         except RuntimeError:  # "can't start new thread": pids.max, RLIMIT_NPROC
             raise OSError(errno.EAGAIN, "no thread can be started to look at it") from None
         if not self._is_answered(seconds):
-            with self._deciding:  # it may end at this very moment
+            with self._deciding:  # the question may be answered at this very moment
                 if not self._done.acquire(blocking=False):
                     self.late = True
                     _stuck.add(self)
@@ -129,7 +130,7 @@ def _is_starved(thread: int, seconds: float) -> bool:
 
 
 _stuck: set[_Question] = set()
-_debt = 0.0  # seconds that were waited in vain, less what the time since then allows for
+_debt = 0.0  # seconds spent waiting in vain, less the share of the time since then that may be spent so
 _debt_at = 0.0
 
 
@@ -147,7 +148,8 @@ def set_patience(seconds: float) -> None:
 def answered(path: str, ask: Callable[[], T], device: int | None = None) -> T:
     """Call `ask`, which looks at `path`, in a thread of its own, and return its result. Takes 0.1 ms.
 
-    If `ask` asks only one file system, `device` is that: this saves the walk that finds out which does not answer.
+    If `ask` asks only one file system, `device` is its device number: this saves the walk that finds out which file
+    system does not answer.
 
     Raises NoAnswer, what `ask` raises, and OSError (EAGAIN) if no thread can be started.
     """
@@ -171,7 +173,7 @@ def answered(path: str, ask: Callable[[], T], device: int | None = None) -> T:
 def _walk(path: str, question: _Question) -> None:
     """Walk `path`, and note each file system before it is asked.
 
-    This only serves to know which file system does not answer; any other error is raised by the question itself.
+    This only serves to find out which file system does not answer; any other error is raised by the question itself.
     """
 
     def noted(here: Descriptor, name: str, follow: bool) -> Descriptor:

@@ -57,8 +57,8 @@ _has_statx = hasattr(_statx, "argtypes")  # musl has it since 1.2.5
 def _is_refused(number: int) -> bool:
     """Return whether an error is that of every statx, which is not called again then: it belongs to no file.
 
-    Sandboxes refuse what their filters do not know with EPERM or ENOSYS. For the latter, glibc emulates the call, but
-    without these flags: EINVAL.
+    Sandboxes refuse calls that their filters do not know with EPERM or ENOSYS. After ENOSYS, glibc emulates the call,
+    but without these flags: EINVAL.
     """
     global _has_statx
     if number not in (errno.EPERM, errno.ENOSYS, errno.EINVAL):
@@ -83,7 +83,7 @@ class Glance(NamedTuple):
 
 
 class NoAnswer(TimeoutError):
-    """A file system does not answer, and is not asked again until it has."""
+    """A file system does not answer, and is not asked again until it has answered."""
 
     def __init__(self) -> None:
         super().__init__(errno.ETIMEDOUT, "its file system does not answer")
@@ -166,7 +166,7 @@ _FOLLOWING: Final = _OPEN_HOW.pack(O_PATH, 0, _RESOLVE_CACHED)
 _NOT_FOLLOWING: Final = _OPEN_HOW.pack(O_PATH | getattr(os, "O_NOFOLLOW", 0), 0, _RESOLVE_CACHED)
 _WITHOUT_LINKS: Final = _OPEN_HOW.pack(O_PATH, 0, _RESOLVE_CACHED | _RESOLVE_NO_SYMLINKS)
 
-# Without an errcheck, which is Python, so that an interrupt could lose the descriptor in it.
+# Without an errcheck, which would be Python code, in which an interrupt could lose the descriptor.
 _syscall = bind(
     "syscall",
     *(ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t),
@@ -186,7 +186,7 @@ def open_cached(
     """
     global _can_open_cached
     if _can_open_cached is None:
-        # ENOSYS, EINVAL before 5.12, EPERM from an old seccomp filter: all come to the same.
+        # ENOSYS, EINVAL before 5.12, EPERM from an old seccomp filter: all mean that it is not supported.
         (fd,) = map(_syscall, (_SYS_OPENAT2,), (_AT_FDCWD,), (b"/",), (_FOLLOWING,), (_OPEN_HOW.size,))
         _can_open_cached = fd >= 0
         if fd >= 0:
@@ -195,7 +195,7 @@ def open_cached(
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
     how = (_FOLLOWING if follow else _NOT_FOLLOWING) if links else _WITHOUT_LINKS
     start = _AT_FDCWD if directory is None else directory
-    # All in C, so that the number is in the list whenever there is a descriptor.
+    # All in C, so that the number is in the list as soon as there is a descriptor.
     into.extend(map(_syscall, (_SYS_OPENAT2,), (start,), (os.fsencode(path),), (how,), (_OPEN_HOW.size,)))
     if into[-1] < 0:
         into.pop()

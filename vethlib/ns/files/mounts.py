@@ -17,7 +17,7 @@ __all__ = ["mount_ids", "mount_point"]
 
 _STATMOUNT, _LISTMOUNT = 457, 458
 _MACHINES: Final = ("x86_64", "aarch64", "riscv64", "ppc64le", "s390x", "loongarch64")
-"""Machines with these numbers; some others add an offset of their own (arch/*/kernel/syscalls/syscall.tbl)."""
+"""Machines with these numbers; some others add their own offset (arch/*/kernel/syscalls/syscall.tbl)."""
 
 _REQUEST: Final = Struct("=IIQQ")  # struct mnt_id_req (include/uapi/linux/mount.h): its size, 0, mount, parameter
 _LSMT_ROOT: Final = 0xFFFF_FFFF_FFFF_FFFF
@@ -35,7 +35,7 @@ if sys.platform == "linux" and os.uname().machine in _MACHINES and sys.maxsize >
 
 
 def mount_ids() -> set[int] | None:
-    """Return the ids of all mounts; None if the kernel does not tell."""
+    """Return the ids of all mounts; None if the kernel does not report them."""
     if _syscall is None:
         return None
     ids: set[int] = set()
@@ -52,7 +52,7 @@ def mount_ids() -> set[int] | None:
 
 
 def mount_point(mount: int) -> str:
-    """Return the path on which something is mounted, as the calling thread sees it; "" if it is gone or not visible."""
+    """Return the mount point with this id, as the calling thread sees it; "" if it does not exist or is not visible."""
     if _syscall is None:
         return ""
     answer = ctypes.create_string_buffer(_LONGEST)

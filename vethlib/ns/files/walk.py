@@ -31,7 +31,7 @@ _NO_FOLLOW: Final[int] = O_PATH | getattr(os, "O_NOFOLLOW", 0)
 _NAMESPACES: Final = re.compile(r"/proc/(\d+)(?:/task/\d+)?/ns")
 
 Step: TypeAlias = Callable[[Descriptor, str, bool], Descriptor]
-"""Open a name in a directory with O_PATH; the link itself, or with True what it leads to. Raises OSError."""
+"""Open a name in a directory with O_PATH: a link itself, or, with True, its target. Raises OSError."""
 
 
 class Walked(NamedTuple):
@@ -47,12 +47,12 @@ class Walked(NamedTuple):
 
 
 def step(here: Descriptor, name: str, follow: bool) -> Descriptor:
-    """Open a name in a directory, whatever that takes."""
+    """Open a name in a directory, even if its file system has to be asked."""
     return _opened(here, name, O_PATH if follow else _NO_FOLLOW)
 
 
 def _opened(here: Descriptor, name: str, flags: int) -> Descriptor:
-    # Opened and owned in one go (descriptor.py).
+    # Opened and owned in one step (descriptor.py).
     opener = partial(posix.open, dir_fd=here.fileno())
     return next(map(Descriptor.fromfd, map(opener, (name,), (flags,))))
 

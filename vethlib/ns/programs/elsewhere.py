@@ -1,4 +1,4 @@
-"""Waiting for a process to enter a network namespace of its own.
+"""Wait for a process to enter its own network namespace.
 
 A process that does so (``unshare -n``, a container runtime) has a number before it has a namespace. The kernel sends no
 event for that, so its namespace is checked every few milliseconds; the end of the process is noticed at once, or with
@@ -83,7 +83,7 @@ class _Followed:
 
     def has_ended(self, within: float) -> bool:
         """Wait up to `within` seconds for the end of the process; return whether it has ended."""
-        # Without a pidfd, the poll has nothing to wait for but the time.
+        # Without a pidfd, the poll only waits for the time to pass.
         if self._poll.poll(max(1, round(within * 1000)) if within else 0):
             return True
         if self._pidfd is not None:

@@ -1,4 +1,4 @@
-"""A thread that goes to namespaces from which it does not return."""
+"""Run a function in a thread that moves to namespaces from which it does not return."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def go_to(netns: int) -> None:
 
 
 class Errand(Generic[T]):
-    """A function that moves its thread to namespaces from which it cannot return, so it runs in a thread of its own.
+    """A function that moves its thread to namespaces from which it cannot return, and so runs in a separate thread.
 
     If waiting for it is interrupted, `undo` is called with its result. With `stays`, the thread ends only when that is
-    closed: a program that has requested to be killed with its parent is killed when the thread ends that started it
-    (PR_SET_PDEATHSIG; forget_original_parent, kernel/exit.c). Until then, it is back in the network namespace of the
-    caller, so that it does not keep the other one alive.
+    closed: a program that has requested to be killed with its parent is killed when the thread that started it ends
+    (PR_SET_PDEATHSIG; forget_original_parent, kernel/exit.c). Until then, the thread is back in the network namespace
+    of the caller, so that it does not keep the other one alive.
     """
 
     def __init__(

@@ -10,12 +10,12 @@ from vethlib._primitives import posix, time
 
 __all__ = ["Moment", "earliest", "pids_since", "this_moment"]
 
-_MANY = 512  # ids that are looked at one by one instead of listing /proc, in which each process takes as long
+_MANY = 512  # ids that are checked one by one instead of listing /proc, where each process takes as long as one check
 _FASTEST = 100_000  # ids per second that a machine can use up; some 10 000 are usual if it does nothing else
 
 
 class Moment(NamedTuple):
-    """A moment, in order of time: process ids wrap around."""
+    """A moment; moments are ordered by time, because process ids wrap around."""
 
     time: float
     pid: int
@@ -44,9 +44,10 @@ def last_pid() -> int | None:
 
 
 def pids_since(since: Moment | None) -> Iterable[int]:
-    """Return all ids that processes can have that were started after :func:`this_moment` returned `since`.
+    """Return all ids of processes that may have been started since :func:`this_moment` returned `since`.
 
-    Others may be among them: ids are allocated cyclically (alloc_pid, kernel/pid.c), so after many, any may be new.
+    Ids of older processes may be among them: ids are allocated cyclically (alloc_pid, kernel/pid.c), so after many
+    forks, any id may be new.
     """
     last = last_pid()
     if since is not None and last is not None and 0 <= last - since.pid <= _MANY and not _may_have_wrapped(since):

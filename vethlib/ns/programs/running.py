@@ -26,15 +26,15 @@ def run(
         ns.run("blue", ["ip", "-j", "link"], check=True, capture_output=True, text=True).stdout
 
     The program has a mount namespace of its own, in which /sys shows the links of the namespace. If the namespace has a
-    name, the files in /etc/netns/NAME take the place of those in /etc, as with ``ip netns exec``; a file that cannot is
-    the subject of a RuntimeWarning. The program begins with the default action of every signal. The calling thread
-    stays where it is.
+    name, the files in /etc/netns/NAME take the place of those in /etc, as with ``ip netns exec``; a RuntimeWarning
+    reports each file that cannot. The program begins with the default action of every signal. The calling thread stays
+    where it is.
 
     Raises the errors of ``subprocess.run``, those of :func:`~vethlib.ns.open_owned`, NotPermitted without
     CAP_SYS_ADMIN, and NotSupported if this process ignores SIGCHLD, because the exit status would be lost. If another
     part of this process has waited for the program, its exit status is unknown, and 255 is returned.
     """
-    from .errand import Errand, go_to  # with ctypes and signal, for those who run programs
+    from .errand import Errand, go_to  # it imports ctypes and signal, needed only for running programs
     from .start import completed, popen, words
 
     if isinstance(command, (str, bytes)) and not options.get("shell"):
@@ -83,7 +83,7 @@ def _look_around(name: str) -> list[str]:
 
 
 def _name(ref: str | HasFileno | None) -> str:
-    """Return the name of a namespace in /run/netns, "" if the reference is of another kind."""
+    """Return the name of a namespace in /run/netns; "" if the reference is of another kind."""
     text = ref if isinstance(ref, str) else str(getattr(ref, "ref", ""))
     with suppress(InvalidValue):
         reference = parse(text)
@@ -97,7 +97,7 @@ def _first(command: Sequence[str]) -> str:
 
 @contextmanager
 def _refusals(what: str) -> Iterator[None]:
-    """Turn the OSErrors of namespaces and mounts in a block into ours."""
+    """Turn the OSErrors of namespaces and mounts in a block into exceptions of vethlib."""
     try:
         yield
     except NetlinkError:

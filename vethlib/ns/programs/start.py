@@ -68,7 +68,7 @@ def _with_unknown(popen: type[subprocess.Popen[Any]]) -> type[subprocess.Popen[A
 
 
 class _WithUnknown(_Popen):
-    """What is done in subprocess.Popen when waitpid(2) returns ECHILD, which is to return 0."""
+    """A Popen that returns `UNKNOWN` when waitpid(2) fails with ECHILD, where subprocess.Popen returns 0."""
 
     def poll(self) -> int | None:
         status: int | None = self._internal_poll(UNKNOWN)  # type: ignore[attr-defined]  # as Popen.__del__ does
@@ -117,8 +117,8 @@ def completed(
     """Do the same as ``subprocess.run``, whose own Popen would start the program in the caller's namespace.
 
     `begin` starts the program with the options for Popen, in a thread that stays until the given ExitStack is closed,
-    as the caller of ``subprocess.run`` does. `ended` is called with it when it has been waited for, which an
-    interruption prevents. Raises NotSupported, before it is started, if its exit status would be discarded.
+    as the caller of ``subprocess.run`` does. `ended` is called with the program when it has been waited for, unless
+    that is interrupted. Raises NotSupported, before the program is started, if its exit status would be discarded.
     """
     _check_statuses_are_kept()
     check, timeout = options.pop("check", False), options.pop("timeout", None)

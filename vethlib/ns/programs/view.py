@@ -1,8 +1,8 @@
 """What the programs of a network namespace see of the file system: a mount namespace of their own.
 
-All functions move the calling thread, or change the mount namespace in which it is, so it must be one that ends or
+All functions move the calling thread, or change the mount namespace in which it is, so it must be a thread that ends or
 becomes a program: a thread can leave its mount namespace, as it can its network namespace, once it shares neither root
-nor working directory with other threads (mntns_install, fs/namespace.c), but not return.
+nor working directory with other threads (mntns_install, fs/namespace.c), but it cannot return.
 """
 
 from __future__ import annotations
