@@ -1,4 +1,4 @@
-"""The imperative half: joins rtnetlink and namespaces. :class:`Session` is its one public name."""
+"""The imperative half, which combines rtnetlink and namespaces. :class:`Session` is its only public name."""
 
 from .session import Session
 

@@ -1,4 +1,4 @@
-"""Session: the imperative API, made of the methods of `methods/`; and the namespaces that it has for other packages."""
+"""Session, the imperative API, composed of the classes in `methods/`; and how other packages use its namespaces."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ class Session(CreatingSession, ChangingSession, ReadingSession, SurveyingSession
     ``with`` statement. Raises NotPermitted or NetlinkError if the kernel provides no rtnetlink socket.
 
     Python may run a signal handler while a call is inside a foreign namespace. A handler may use the session, but what
-    it opens or starts itself (sockets, programs, a new session) belongs to that namespace. So let it only note the
-    signal and wake the main loop (``signal.set_wakeup_fd``), or make calls in another thread than the main one, because
-    handlers run only there.
+    it opens or starts itself (sockets, programs, a new session) belongs to that namespace. So let a handler only note
+    the signal and wake the main loop (``signal.set_wakeup_fd``), or make the calls outside the main thread, because
+    handlers run only in the main thread.
     """
 
 
 for _methods in Session.__bases__:
     for _method in vars(_methods).values():
         if hasattr(_method, "__qualname__"):
-            # An error about arguments, and help(), name the class that users know.
+            # So that errors about arguments, and help(), show the class that users know.
             _method.__qualname__ = f"{Session.__name__}.{_method.__name__}"
 
-# Two functions for other packages of vethlib, which work in namespaces as a session does. They are no methods, because
-# what they give out is no part of the API.
+# Two functions for other packages of vethlib, which work in namespaces as a session does. They are not methods, because
+# what they return is not part of the API.
 
 
 def open_namespaces(session: Session) -> Namespaces:
-    """Return the namespaces of one call of this session, of which home is open. Raises SessionClosed."""
+    """Return the namespaces of one call of this session; home is open already. Raises SessionClosed."""
     return session._namespaces()
 
 

@@ -1,7 +1,7 @@
 """Attached caches: a session looks links up in them, and has them updated after each of its changes.
 
 A cache receives events for every change. The kernel queues them within the call that makes the change, so a cache that
-reads its queue after a call has everything the call did.
+reads its queue after a call knows everything that the call has changed.
 """
 
 from __future__ import annotations
@@ -58,14 +58,14 @@ class AttachedCaches:
             try:
                 if (message := cache.find(identity, name)) is not None:
                     return message
-            except Exception:  # a cache may be anybody's
+            except Exception:  # a cache may be foreign code
                 continue  # it raises that again in a call of its own user
         return None
 
     def cookie(self, identity: Identity) -> int:
         """Return the cookie of an open namespace from the first cache that knows it, otherwise 0."""
         for cache in self._alive():
-            cookie_of = getattr(cache, "cookie_of", None)  # which only an IfIndexCache has
+            cookie_of = getattr(cache, "cookie_of", None)  # only an IfIndexCache has this
             try:
                 if cookie_of is not None and (cookie := int(cookie_of(identity))):
                     return cookie
@@ -74,7 +74,7 @@ class AttachedCaches:
         return 0
 
     def learn(self, messages: Sequence[tuple[Identity, LinkMessage]]) -> None:
-        """Pass what the kernel has returned to every cache: one by one only links that are down, which need it."""
+        """Have every cache catch up, and learn the state of links that are down, which may change without an event."""
         if not self._attached:
             return
         for cache in self._alive():

@@ -1,11 +1,11 @@
 """Features of a link (the field `offload` of an end), by the ioctl SIOCETHTOOL.
 
-1. One ETHTOOL_SFEATURES changes all features at once, in 42 µs, most of which the kernel needs to report it to others.
-   One command for each kind of offload, as ETHTOOL_STXCSUM, takes 116 µs in all. The netlink family of ethtool
-   (ETHTOOL_MSG_FEATURES_SET) takes 46 µs, and a generic netlink socket in each namespace, which is another 14 µs.
-2. An ioctl on any socket is about the links of the socket's namespace (dev_ioctl, net/core/dev_ioctl.c), so that the
+1. One ETHTOOL_SFEATURES changes all features at once, in 42 µs, most of which the kernel spends on notifying others.
+   One command for each kind of offload, such as ETHTOOL_STXCSUM, takes 116 µs in total. The netlink family of ethtool
+   (ETHTOOL_MSG_FEATURES_SET) takes 46 µs, and needs a generic netlink socket in each namespace, for another 14 µs.
+2. An ioctl on any socket concerns the links of the socket's namespace (dev_ioctl, net/core/dev_ioctl.c), so the
    rtnetlink socket of the call is used, and no namespace is entered.
-3. Bits of the features have other meanings on other kernels, so their names are read once.
+3. The bits of the features have different meanings on different kernels, so their names are read once.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _SET_BLOCK: Final = Struct("=II")  # valid, requested
 
 
 _SPACE: Final = 1 << 16
-"""More features than this are no answer of a kernel."""
+"""No kernel reports more features than this."""
 
 
 class _Features:
@@ -74,7 +74,7 @@ class _Features:
     def read(self) -> tuple[list[str], list[str]]:
         """Return the features that can be switched, and those that are on.
 
-        What is requested counts: a peer with an XDP program keeps some from being active (veth_fix_features).
+        "On" means requested: a peer with an XDP program keeps some features from being active (veth_fix_features).
         """
         blocks = -(-len(self.names) // 32)
         answer = self.ask(_HEAD.pack(_GFEATURES, blocks) + bytes(_GET_BLOCK.size * blocks))

@@ -40,7 +40,7 @@ def is_disabled(outcome: Outcome, interface: IPInterface) -> bool:
 
 
 def enable_ipv6(namespaces: Namespaces, place: OpenNetns, indexes: Iterable[int]) -> dict[int, NetlinkError]:
-    """Set net.ipv6.conf.NAME.disable_ipv6 to 0 for links in `place`; return the errors of those where that failed."""
+    """Set net.ipv6.conf.NAME.disable_ipv6 to 0 for links in `place`; return the errors, by link."""
     failed = switch_ipv6(namespaces, {place: dict.fromkeys(indexes, True)})
     return {index: error for (_, index), error in failed.items()}
 
@@ -56,7 +56,7 @@ def lacks_ipv6() -> bool:
 
 
 def _shows_settings() -> bool:
-    """Return whether /proc has settings of the network at all: it does not with the mount option subset=pid."""
+    """Return whether /proc has network settings at all: with the mount option subset=pid, it has none."""
     return os.path.exists("/proc/sys/net")
 
 
@@ -77,7 +77,7 @@ class IPv6Settings(NamedTuple):
 
 
 def conf_name(name: str) -> bytes:
-    """Return the name of the directory with the settings of a link. Raises NetlinkError if that is not its own."""
+    """Return the name of the directory with the settings of a link. Raises NetlinkError if it is not the link's own."""
     if name in OF_THE_NAMESPACE:
         says = f"those of a link called {name!r} are the settings of the whole namespace: rename it first"
         raise NetlinkError(says, errno=errno.EINVAL)
@@ -104,7 +104,7 @@ def _read(name: bytes, setting: bytes) -> int:
 def switch_ipv6(
     namespaces: Namespaces, wanted: Mapping[OpenNetns, Mapping[int, bool]]
 ) -> dict[tuple[OpenNetns, int], NetlinkError]:
-    """Enable IPv6 on the links, by ifindex, that have True, and disable it on the others; return the errors, by link.
+    """Enable IPv6 on the links (by ifindex) that have True, and disable it on the others; return the errors, by link.
 
     Disabling it on a link that has no IPv6 settings is no error; whether it has IPv6 is in its next message.
     """
@@ -123,7 +123,7 @@ def switch_ipv6(
             ns.map_in([place.fd for place in elsewhere], write_next)
             elsewhere = []
         except (OSError, VethError):
-            failed.clear()  # one by one, which shows whose error it is
+            failed.clear()  # now one by one, which shows whose error it is
     for place in [*(place for place in wanted if place.is_home), *elsewhere]:
         links = wanted[place]
         try:
@@ -161,7 +161,7 @@ def _not_switched(error: OSError, request: str, ref: object) -> NetlinkError:
 
 
 def _is_so_already(name: str, on: bool, error: OSError) -> bool:
-    """Return whether the setting that could not be written is as it should be, as in a read-only /proc/sys."""
+    """Return whether a setting that could not be written (in a read-only /proc/sys) has the desired value anyway."""
     if error.errno == errno.ENOENT:
         return not on and _shows_settings()
     try:

@@ -37,20 +37,20 @@ _TIMES: Final = 8  # the surplus of a link, for several links, or for entries of
 
 
 class Kept:
-    """The descriptor and the socket of a session's home.
+    """The descriptor and the socket of a session's home namespace.
 
-    Both are closed with the last reference after :meth:`release`: a call in another thread may be about to use their
-    numbers, which could be those of another namespace by then.
+    After :meth:`release`, both are closed with the last reference: a call in another thread may be about to use their
+    numbers, which could otherwise belong to another namespace by then.
     """
 
-    _is_released = False  # of the class, because an interruption may delete an object that has no attributes yet
+    _is_released = False  # on the class, because an interruption may delete an object that has no attributes yet
 
     def __init__(self, descriptor: ns.Descriptor, socket: RtnlSocket) -> None:
         self._descriptor = descriptor
         self._socket = socket
 
     def release(self) -> None:
-        """Note that the session does not need them any more."""
+        """Note that the session no longer needs them."""
         self._is_released = True
 
     def __del__(self) -> None:
@@ -70,7 +70,7 @@ class OpenNetns:
         own.note(self.fd, self, self.identity)
         self.is_home = is_home
         self.socket: RtnlSocket | None = None
-        self.last_id = 0  # that a session has assigned here to another namespace (vethlib.session.write.creating.ids)
+        self.last_id = 0  # the last id assigned here to another namespace (vethlib.session.write.creating.ids)
         self._cookie: int | None = None
         self._owner: ns.Descriptor | None = owner
         self._kept: Kept | None = None
@@ -87,9 +87,9 @@ class OpenNetns:
 
     @property
     def cookie(self) -> int:
-        """Return the cookie that identifies the namespace among all since the boot; 0 if it is unknown.
+        """Return the cookie, which no other namespace has had since the boot; 0 if it is unknown.
 
-        Reading it takes a socket in the namespace; none is opened for this alone.
+        Reading it requires a socket in the namespace; none is opened just for this.
         """
         if self._cookie is None:
             if self.socket is None:
@@ -108,11 +108,11 @@ class OpenNetns:
 
     @property
     def birth(self) -> Birth:
-        """Return identity and cookie, which distinguish it from later namespaces: the kernel reuses identities."""
+        """Return identity and cookie, which distinguish this from later namespaces: the kernel reuses identities."""
         return self.identity, self.cookie
 
     def is_still(self, birth: Birth) -> bool:
-        """Return whether this is the namespace that had this birth; a cookie counts only if both are known."""
+        """Return whether this is the namespace with this birth; cookies are compared only if both are known."""
         identity, cookie = birth
         return self.identity == identity and (not cookie or not self.cookie or self.cookie == cookie)
 
@@ -129,7 +129,7 @@ class OpenNetns:
         return ns.call_at_home(self.fd, function) if self.is_home else ns.call_in(self.fd, function)
 
     def hold(self) -> Kept:
-        """Return what keeps a session's home open as long as it is referenced. Raises SessionClosed after a release."""
+        """Return an object that keeps the session's home open while it exists. Raises SessionClosed after a release."""
         kept = self._kept
         if kept is None:
             raise SessionClosed("this session is closed")
@@ -183,12 +183,12 @@ class Namespaces(Closing):
         self._by_ref = None
         self._patience: Patience | None = None
         self._left: dict[Identity, int] | None = None
-        # Entries beyond the desired ones after which reading a link may stop; None: read all.
+        # The number of undesired entries after which reading a link may stop; None: read all.
         self.surplus: int | None = None
 
     @property
     def patience(self) -> Patience:
-        """The time that is left for repeating torn dumps, in all of them together."""
+        """The time that is left for repeating torn dumps, for all namespaces together."""
         if self._patience is None:
             self._patience = Patience()
         return self._patience
@@ -225,7 +225,7 @@ class Namespaces(Closing):
         return place if place.is_still(birth) else None
 
     def replaced(self, cookies: Mapping[Identity, int]) -> set[Identity]:
-        """Return those of these identities that belonged to other namespaces when these cookies were read.
+        """Return which of these identities belonged to other namespaces when these cookies were read.
 
         Opens a socket in each namespace that has one of them. Before Linux 5.14, there are no cookies to compare.
         """
@@ -254,7 +254,7 @@ class Namespaces(Closing):
         return place
 
     def identity(self, ref: NetnsRef) -> Identity:
-        """Return the identity of a namespace that need not be open, and is not kept open. Raises as when opening it."""
+        """Return the identity of a namespace, which is not kept open. Raises the same errors as opening it."""
         if ref is None or ref == "":
             return self.home.identity
         if self._by_ref is not None and isinstance(ref, str) and (place := self._by_ref.get(ref)) is not None:
@@ -270,7 +270,7 @@ class Namespaces(Closing):
         return place.socket
 
     def cookie(self, place: OpenNetns) -> int:
-        """Return the cookie of `place`, 0 if the kernel has none. It takes a socket there, unless a cache knows it."""
+        """Return the cookie of `place`; 0 if the kernel has none. Opens a socket there, unless a cache knows it."""
         if not place.knows_cookie:
             if known := self.caches.cookie(place.identity):
                 place.note_cookie(known)
@@ -292,7 +292,7 @@ class Namespaces(Closing):
             place.socket = socket
 
     def lacks_sockets(self, places: Iterable[OpenNetns]) -> bool:
-        """Open the sockets in several namespaces; return whether that took more descriptors or memory than there are.
+        """Open the sockets in several namespaces; return whether there were too few descriptors or too little memory.
 
         Any other error is raised by :meth:`socket` when the socket is needed.
         """
@@ -317,7 +317,7 @@ class Namespaces(Closing):
     def ask_once(self, places: Sequence[OpenNetns], questions: Sequence[bytes]) -> list[bytes | None]:
         """Send one question in each of these namespaces; return the bodies of the answers, and note the cookies.
 
-        None for an answer that is not as usual, or a namespace that cannot be entered: :meth:`ask` finds out why.
+        None for an unusual answer, or a namespace that cannot be entered: :meth:`ask` finds out why.
         """
         try:
             if places and not is_traced():
@@ -376,7 +376,7 @@ class Namespaces(Closing):
     def limit(self, surplus: int | None, expected: Mapping[OpenNetns, int]) -> None:
         """Limit how many entries :meth:`dump_limited` reads in these namespaces, except home; None: no limit.
 
-        A tenant can add as many as it likes. The number `expected` there, and a multiple of `surplus`, are read.
+        A tenant can add any number of entries. The number `expected` there, plus a multiple of `surplus`, are read.
         """
         if surplus is not None:
             self._left = {
@@ -384,7 +384,7 @@ class Namespaces(Closing):
             }
 
     def most_of(self, place: OpenNetns) -> int | None:
-        """Return how many entries one dump may still have in a namespace; None: any number."""
+        """Return how many entries one more dump in a namespace may have; None: any number."""
         return None if self._left is None else self._left.get(place.identity)
 
     def dump_limited(
@@ -396,9 +396,9 @@ class Namespaces(Closing):
         counted: bool = True,
         marks: Sequence[bytes] = (),
     ) -> Outcome:
-        """Make one attempt to dump a table in `place`. EFBIG, with what was read: it is longer than the limit.
+        """Make one attempt to dump a table in `place`. EFBIG, with what was read, if it is longer than the limit.
 
-        Unless it is `counted`, as much can be read afterwards as before.
+        Unless the dump is `counted`, it does not reduce what may be read afterwards.
         """
         left = self.most_of(place)
         if self._left is None or left is None:
@@ -411,7 +411,7 @@ class Namespaces(Closing):
         if counted:
             self._left[place.identity] = max(0, left - len(outcome.bodies))
         if outcome.errno not in (0, errno.EAGAIN):
-            socket.close()  # which ends the dump; what the tenant has is not read to its end
+            socket.close()  # this ends the dump; the rest of the tenant's entries are not read
             place.socket = None
         return outcome
 

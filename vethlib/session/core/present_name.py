@@ -1,8 +1,8 @@
-"""The name that a link has now, by its ifindex: what is no message finds a link by its name.
+"""The present name of a link, given its ifindex: ioctls and files in /proc find a link only by its name.
 
-A link can be renamed at any time, and its former name can belong to another link by then. So the name is asked for
-right before it is used, by an ioctl: it takes 1 µs and no lock. RTM_GETLINK would wait for the RTNL lock, and for a new
-link whose peer is not up yet, make the kernel do deferred work (linkwatch_sync_dev in rtnl_getlink, rtnetlink.c).
+A link can be renamed at any time, and another link can then get its former name. So the name is looked up right before
+it is used, by an ioctl, which takes 1 µs and no lock. RTM_GETLINK would wait for the RTNL lock, and for a new link
+whose peer is not up yet, make the kernel do deferred work (linkwatch_sync_dev in rtnl_getlink, rtnetlink.c).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NAME: Final = 16  # bytes: IFNAMSIZ
 
 def present_name(namespaces: Namespaces, place: OpenNetns, index: int) -> str:
     """Return the name of the link with this ifindex in `place`. Raises LinkNotFound, NetlinkError."""
-    socket = namespaces.socket(place).fileno()  # an ioctl on any socket is about the links of its namespace
+    socket = namespaces.socket(place).fileno()  # an ioctl on any socket concerns the links of its namespace
     try:
         answer = fcntl.ioctl(socket, _SIOCGIFNAME, _IFREQ.pack(index))
     except OSError as error:

@@ -1,4 +1,4 @@
-"""From an errno to an exception that has the request, the link, its namespace, and a hint at what to do about it."""
+"""Turn an errno into an exception that has the request, the link, its namespace, and a hint what to do about it."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def refusal(
 ) -> NetlinkError:
     """Return the exception for a failed outcome.
 
-    `request` is the request in words ("create veth 'a' ⇄ 'b'"). `says` replaces the text of the errno where more is
-    known, and `cls` the class from the table of errnos where the number has another meaning.
+    `request` is the request in words ("create veth 'a' ⇄ 'b'"). `says` replaces the text of the errno if more is known,
+    and `cls` replaces the class from the table of errnos if the number has another meaning here.
     """
     number = outcome.errno
     text = says or errno_text(number)
-    if outcome.extack and not (says and number == errno.EEXIST):  # where that says no more than we do (Linux 7.2)
+    if outcome.extack and not (says and number == errno.EEXIST):  # whose extack adds nothing to ours (Linux 7.2)
         text += f": {outcome.extack}"
     if hint := _HINTS.get(number):
         text += f" ({hint})"
@@ -54,7 +54,7 @@ def refusal(
     return error
 
 
-class system_errors:  # noqa: N801 - named as those of contextlib; a generator would cost 1 µs, this 0.3
+class system_errors:  # noqa: N801 - named like those of contextlib; a generator would cost 1 µs, this 0.3
     """Turn an OSError of a system call (no socket can be opened, a send fails) into a NetlinkError with the request.
 
     ``with system_errors("talk rtnetlink", "blue"):``
@@ -77,7 +77,7 @@ class system_errors:  # noqa: N801 - named as those of contextlib; a generator w
 
 
 class _Loading(system_errors):
-    """Also turn the ImportError of a module that the same thread is loading already into a VethError."""
+    """Also turn the ImportError of a module that this thread is already loading into a VethError."""
 
     __slots__ = ()
 
@@ -85,14 +85,14 @@ class _Loading(system_errors):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(error, ImportError) and _is_being_loaded(error.name):
-            # Python does not wait for the thread that loads a module if that is the calling one.
+            # Python does not wait for the thread that loads a module if that is the calling thread.
             says = "is being loaded by this thread, which a signal handler has interrupted"
             raise VethError(f"{self._request}: {error.name!r} {says}") from error
         super().__exit__(kind, error, trace)
 
 
 def _is_being_loaded(name: str | None) -> bool:
-    """Return whether a module has begun to run, but not ended; as Python itself sees that."""
+    """Return whether a module has begun to run and not ended, by the same criterion as Python itself."""
     spec = getattr(sys.modules.get(name or ""), "__spec__", None)
     return bool(getattr(spec, "_initializing", False))
 
@@ -104,7 +104,7 @@ loading: Final = _Loading("load a module of vethlib")
 def raise_with_request(error: Exception, request: str, netns: object) -> NoReturn:
     """Raise the error of a system call, or of entering a namespace for it, with the request."""
     if isinstance(error, NetlinkError):
-        # It was raised on entering the namespace, and names it by our descriptor.
+        # It was raised when the namespace was entered, and identifies the namespace by our descriptor.
         error.args = (f"{request}: {error}",)
         error.request, error.netns = request, str(netns or "")
     if isinstance(error, VethError):
@@ -142,7 +142,7 @@ def sysctl_error(error: OSError, request: str, netns: object) -> NetlinkError:
 
 
 def copy_for(error: VethError, item: object, request: str = "") -> VethError:
-    """Return a copy of `error` for `item`: if one refusal affects several items, each has an error of its own."""
+    """Return a copy of `error` for `item`: if one refusal affects several items, each gets its own error."""
     with loading:
         from copy import copy  # rarely needed
 

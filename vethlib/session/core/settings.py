@@ -1,9 +1,9 @@
 """The fields of an end that no netlink message sets: `sysctls`, and `offload` (:mod:`.features`).
 
-`sysctls` are settings below /proc/sys/net/ipv4/conf and /proc/sys/net/ipv6/conf, of which each costs some 10 µs to read
-or to write. /proc/sys/net belongs to the namespace of the thread that opens it, so they are read and written from
-inside. They are found by the name of the link (:mod:`.present_name`): if another program gives that name to another
-link in the microseconds after it was looked up, these are the settings of that link.
+`sysctls` are settings below /proc/sys/net/ipv4/conf and /proc/sys/net/ipv6/conf; reading or writing one takes some 10
+µs. /proc/sys/net belongs to the namespace of the thread that opens it, so they are read and written from inside. They
+are found by the name of the link (:mod:`.present_name`): if another program gives that name to another link in the
+microseconds after it was looked up, these are the settings of that link.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from .refusal import sysctl_error, system_error, system_errors
 
 __all__ = ["check_secret", "read_all", "read_given", "read_setting", "restore_all", "write_settings"]
 
-_NEW: Final = b"default"  # has the settings of new links
+_NEW: Final = b"default"  # the directory with the settings of new links
 
 
 def read_setting(namespaces: Namespaces, place: OpenNetns, name: str, field: str, wanted: Any) -> Any:
-    """Read such a field of a link in `place`; of `sysctls`, those of `wanted`. Raises NetlinkError."""
+    """Read such a field of a link in `place`; of the `sysctls`, those named in `wanted`. Raises NetlinkError."""
     if field == SYSCTLS:
         return _read_sysctls(place, name, [setting.name for setting in wanted])
     assert field == OFFLOAD
-    from .features import read_offload  # for links that have it
+    from .features import read_offload  # for the few links that have it
 
     return read_offload(namespaces, place, name)
 
 
 def read_all(place: OpenNetns, name: str, families: Iterable[str] = ("ipv4", "ipv6")) -> tuple[Sysctl, ...]:
-    """Read the settings of a link, except disable_ipv6; none of a family that it has not. Raises NetlinkError."""
+    """Read the settings of a link, except disable_ipv6; none for a family that the link lacks. Raises NetlinkError."""
     with system_errors(f"read the settings of {describe(name, place.ref)}", place.ref):
         return place.call(lambda: tuple(_all_below(conf_name(name), families)))
 
@@ -57,11 +57,11 @@ def _all_below(conf: bytes, families: Iterable[str] = ("ipv4", "ipv6")) -> Itera
 
 
 def read_given(place: OpenNetns, name: str) -> tuple[Sysctl, ...]:
-    """Read the settings of a link that a new link there would not have, sorted; not those that are never given.
+    """Read the settings that differ from those of a new link in `place`, sorted; not those that cannot be given.
 
     Raises NetlinkError, also if one of them could not be written.
     """
-    if name in OF_THE_NAMESPACE:  # its settings are of no link
+    if name in OF_THE_NAMESPACE:  # the settings under this name belong to no link
         return ()
 
     def read() -> tuple[list[Sysctl], tuple[Sysctl, OSError] | None]:
@@ -81,7 +81,7 @@ def read_given(place: OpenNetns, name: str) -> tuple[Sysctl, ...]:
 
 
 def restore_all(namespaces: Namespaces, place: OpenNetns, index: int, settings: Sequence[Sysctl]) -> None:
-    """Write the settings of a link that are not as they were read. Raises NetlinkError, when all have been tried."""
+    """Write the settings of a link that differ from what was read. Raises NetlinkError after all have been tried."""
     name = present_name(namespaces, place, index)
     now = set(read_all(place, name, {setting.name.partition(".")[0] for setting in settings}))
     fields = {SYSCTLS: [setting for setting in settings if setting not in now]}
@@ -90,7 +90,7 @@ def restore_all(namespaces: Namespaces, place: OpenNetns, index: int, settings: 
 
 
 def check_secret(place: OpenNetns, name: str, before: Iterable[Sysctl]) -> None:
-    """Raise NetlinkError if a link that had no secret of addresses has one now: the kernel does not clear it."""
+    """Raise NetlinkError if a link has got a stable_secret that it did not have: the kernel cannot clear it."""
     if Sysctl(STABLE_SECRET, "") in before and _read_sysctls(place, name, [STABLE_SECRET])[0].value:
         says = f"{describe(name, place.ref)} keeps its net.{STABLE_SECRET}, which the kernel cannot clear"
         raise NetlinkError(says, errno=errno.EBUSY, netns=str(place.ref or ""))
@@ -102,7 +102,7 @@ def write_settings(
     """Write such fields of links, by namespace and ifindex; return the first error of each link that has one.
 
     With `go_on`, the other sysctls of such a link are written nevertheless. A sysctl without a value is left out: this
-    kernel lacks it, or it had none before (and cannot lose it).
+    kernel lacks it, or it had no value before (and cannot lose its value).
     """
     failed: dict[tuple[OpenNetns, int], VethError] = {}
     for place, links in wanted.items():
@@ -123,7 +123,7 @@ def write_settings(
 
 
 def _read_sysctls(place: OpenNetns, name: str, settings: Iterable[str]) -> tuple[Sysctl, ...]:
-    """Read settings of a link in `place`; "" for one that this kernel lacks or without a value. Raises NetlinkError."""
+    """Read settings of a link in `place`; "" for any that this kernel lacks or without a value. Raises NetlinkError."""
     with system_errors(f"read the settings of {describe(name, place.ref)}", place.ref):
         return place.call(lambda: tuple(Sysctl(setting, _read_if_any(_path(name, setting))) for setting in settings))
 
@@ -133,7 +133,7 @@ def _write_sysctls(
 ) -> dict[tuple[OpenNetns, int], NetlinkError]:
     """Write settings of links in `place`, by ifindex; return the first error of each link that has one.
 
-    A setting that cannot be written, as in a read-only /proc/sys, is no error if it has the value already.
+    A setting that cannot be written, as in a read-only /proc/sys, is no error if it already has the value.
     """
     failed: dict[tuple[OpenNetns, int], NetlinkError] = {}
     namespaces.open_sockets([place])
@@ -171,7 +171,7 @@ def _write_all(
 
 
 def _writing_order(setting: Sysctl) -> bool:
-    """Sort the secret of addresses first: addr_gen_mode 2 needs it, and writing it sets that (net/ipv6/addrconf.c)."""
+    """Sort stable_secret first: addr_gen_mode 2 needs it, and writing it sets that mode (net/ipv6/addrconf.c)."""
     return setting.name != STABLE_SECRET
 
 

@@ -1,6 +1,6 @@
-"""The items of a call, grouped by reference, and slabs: how many namespaces are open at a time.
+"""Group the items of a call by reference, and divide them into slabs, which limit how many namespaces are open.
 
-There are fewer if there are too few descriptors.
+If there are too few descriptors, slabs are halved.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ class Slab(list[T]):
 
     @property
     def is_repeated(self) -> bool:
-        """Whether it is going to be yielded again by halves."""
+        """Whether it is going to be yielded again in halves."""
         return self.short and len(self) > 1
 
 
 def slabs(items: Sequence[T]) -> Iterator[Slab[T]]:
-    """Divide the items into slabs. A slab that was short is yielded again by halves, unless it has one item only."""
+    """Divide the items into slabs. A slab that was short is yielded again in halves, unless it has only one item."""
     start, size = 0, SLAB
     while start < len(items):
         slab = Slab(items[start : start + size])
@@ -43,7 +43,7 @@ def slabs(items: Sequence[T]) -> Iterator[Slab[T]]:
 def by_reference(refs: Iterable[NetnsRef]) -> list[list[int]]:
     """Return the positions of equal references, which lead to one namespace.
 
-    Objects are never compared: an open Netns equals a closed one of the same inode number, which leads nowhere.
+    Objects are never compared: an open Netns equals a closed Netns with the same inode number, which leads nowhere.
     """
     groups: dict[str | int, list[int]] = {}
     for position, ref in enumerate(refs):

@@ -11,7 +11,7 @@ How a call ensures that an interruption (a KeyboardInterrupt, any BaseException)
 4. Every step of undoing runs, whatever the others raise (:func:`undo_all`).
 
 After the outer handler, the change is complete, and nothing is undone. In `create` and `create_many`, that handler is
-in the public method, so only the return follows, at which no interpreter checks for signals. `set` still closes its
+in the public method, so only the return follows, where no version of Python checks for signals. `set` still closes its
 descriptors then, and may wait for the link: the caller of an interrupted `set` may find everything changed.
 """
 
@@ -23,7 +23,7 @@ from typing import TypeAlias
 __all__ = ["Step", "note", "undo_all"]
 
 Step: TypeAlias = tuple[Callable[[], object], Callable[[BaseException], object]]
-"""A function to run, and one that receives the error if it raises one."""
+"""A function to run, and a function that is called with its error if it raises one."""
 
 
 def undo_all(steps: Iterable[Step]) -> None:

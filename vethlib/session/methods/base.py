@@ -19,7 +19,7 @@ __all__ = ["SessionBase"]
 class OneCall(Closing):
     """Opens the namespaces of one call, and keeps the home namespace open until :meth:`close`.
 
-    An error of the call keeps its frames, and with them this object, for as long as somebody keeps the error.
+    An error of the call keeps the frames of the call, and with them this object, as long as somebody keeps the error.
     """
 
     __slots__ = ("_kept", "_open")
@@ -29,7 +29,7 @@ class OneCall(Closing):
         self._kept: Kept | None = kept
 
     def __call__(self) -> Namespaces:
-        """Open them; the caller closes them."""
+        """Open the namespaces of the call; the caller closes them."""
         return self._open(self._kept)
 
     def close(self) -> None:
@@ -71,7 +71,7 @@ class SessionBase(WarnsUnclosed):
         return Namespaces(self._home, self._resolver, self._caches, kept)
 
     def _for_one_call(self) -> OneCall:
-        """Return what opens the namespaces of a call that ends its work, or undoes it, even in a closed session."""
+        """Return an opener for a call that completes or undoes its work even if the session is closed meanwhile."""
         return OneCall(self._namespaces, self._home.hold())
 
     def attach(self, cache: Cache) -> None:
@@ -96,9 +96,10 @@ class SessionBase(WarnsUnclosed):
             return namespaces(netns).identity
 
     def cookie(self, netns: NetnsRef = "") -> int:
-        """Return the number that identifies a namespace among all since the boot (SO_NETNS_COOKIE).
+        """Return the cookie of a namespace (SO_NETNS_COOKIE), which no other namespace has had since the boot.
 
-        Unlike :meth:`identity`, it is never reused. It is 0 before Linux 5.14. Raises as :meth:`identity`.
+        Unlike :meth:`identity`, it is never reused. It is 0 before Linux 5.14. Raises the same errors as
+        :meth:`identity`.
         """
         with self._namespaces() as namespaces:
             return namespaces.cookie(namespaces(netns))

@@ -83,37 +83,42 @@ class ChangingSession(SessionBase):
         removed and added again. Removing an IP interface removes the address without a peer, or, if there is none,
         those with a peer; an :class:`Address` removes exactly that address. `address_order` puts those of its addresses
         that the link has in this order. Addresses that would expire or are deprecated become permanent, unless they are
-        given lifetimes. An address with attributes (:class:`vethlib.NewAddress`) that the link has with others is
-        removed and added again; one without may have any. `alias=""` clears the alias. Setting a link down removes its
-        IPv6 addresses, and so does ipv6=False, which disables IPv6 on it; ipv6=True enables it. With an MTU below 1280,
-        the kernel also forgets the IPv6 settings of the link; when the MTU rises to that, they and IPv6 itself are as
-        for a new link, unless `ipv6` is given. `altnames` replaces all
-        alternative names; with `new_name`, the former name can be one of them. The link is attached to the bridge or
-        VRF `master`, or detached with ``master=""``; it keeps its addresses. Of the `sysctls`, those that are given are
-        written (see :class:`End`). `routes` replaces all routes over the link that vethlib has added, and no other; the
-        kernel removes all of them when a link is set down. The same is true of `neighbours`; only one with the same
-        address as a given one is replaced, no matter who added it. `offload` is as for an End, or what :meth:`fields`
-        has returned.
+        given lifetimes. An address that is given with attributes (:class:`vethlib.NewAddress`) is removed and added
+        again if the link has it with other attributes; an address that is given without attributes may have any.
 
-        With some changes, the kernel removes routes and permanent neighbours: with another MAC, the removal of an
-        address, ipv6=False or an MTU below 1280, when a link joins or leaves a VRF, and before Linux 6.2 when a link
-        that is up is renamed. Those of vethlib are restored, as far as the link can still have them; those of other
-        programs are lost, unless addresses were only changed or put in order. Routes over other links whose source is
-        an address of this one are restored if it has that afterwards, and it is not checked for duplicates.
+        `alias=""` clears the alias. `altnames` replaces all alternative names; with `new_name`, the former name can be
+        one of them. The link is attached to the bridge or VRF `master`, or detached with ``master=""``; it keeps its
+        addresses. Of the `sysctls`, only those given are written (see :class:`End`). `offload` is as for an End, or as
+        returned by :meth:`fields`.
 
-        With `index`, the link is changed only if it still has that ifindex; with `only_if`, only if
-        ``only_if(link, birth)`` is true, as for :meth:`delete_many`. With `wait`, wait up to that many seconds
-        until the link is up and its addresses usable. With `surplus`, routes and neighbours are read as by
-        :meth:`fields_many`: if there are too many, `routes` and `neighbours` are refused with EFBIG, and so is a change
-        that may remove addresses, unless it has a `mac`. Another change that costs the link some restores the routes of
-        vethlib only; if it fails, a note has the fields that may have lost some.
+        Setting a link down removes its IPv6 addresses, and so does ipv6=False, which disables IPv6 on it; ipv6=True
+        enables it. With an MTU below 1280, the kernel also forgets the IPv6 settings of the link; when the MTU rises to
+        1280 again, they and IPv6 itself are as for a new link, unless `ipv6` is given.
 
-        Raises LinkNotFound, LinkExists (`new_name` is taken) or NetlinkError, which names the setting; nothing has
-        changed then. Entries that the kernel has removed meanwhile are restored, foreign ones included, except IPv6
-        routes from router advertisements (the protocol `ra`, or `kernel` if they expire), temporary IPv6 addresses, of
-        which the kernel makes new ones, next hop objects and the routes that use them, proxy entries of the neighbour
-        table, what stacked links have lost, with `master` VLANs and forwarding entries of a bridge's port, and with an
-        MTU below 1280 the token and net.ipv6.neigh of the link. A note lists what else could not be restored.
+        `routes` replaces all routes over the link that vethlib has added, and no others; the kernel removes all of them
+        when a link is set down. The same is true of `neighbours`, except that a neighbour with the same address as a
+        given one is replaced no matter who added it.
+
+        Some changes make the kernel remove routes and permanent neighbours: another MAC, the removal of an address,
+        ipv6=False, an MTU below 1280, joining or leaving a VRF, and, before Linux 6.2, renaming a link that is up.
+        Those of vethlib are restored, as far as the link can still have them; those of other programs are lost, unless
+        addresses were only changed or put in order. Routes over other links whose source is an address of this link are
+        restored if the link has that address afterwards, and it is not checked for duplicates.
+
+        With `index`, the link is changed only if it still has that ifindex; with `only_if`, only if that returns True
+        for (link, birth), as for :meth:`delete_many`. With `wait`, wait up to that many seconds until the link is up
+        and its addresses usable. With `surplus`, routes and neighbours are read as by :meth:`fields_many`: if there are
+        too many, `routes` and `neighbours` are refused with EFBIG, and so is a change that may remove addresses, unless
+        it has a `mac`. Any other change that removes some restores only the routes of vethlib; if it fails, a note
+        names the fields that may have lost entries.
+
+        Raises LinkNotFound, LinkExists (`new_name` is taken) or NetlinkError, which names the setting; then nothing has
+        changed. Entries that the kernel has removed meanwhile are restored, foreign ones included, with these
+        exceptions: IPv6 routes from router advertisements (the protocol `ra`, or `kernel` if they expire); temporary
+        IPv6 addresses, which the kernel replaces with new ones; next hop objects and the routes that use them; proxy
+        entries of the neighbour table; what stacked links have lost; after `master`, VLANs and forwarding entries of
+        the bridge port; and after an MTU below 1280, the token and the net.ipv6.neigh settings of the link. A note
+        lists what else could not be restored.
         """
         name, netns, seen, link = locate(name, netns)
         index = seen if index is None else check_index(index)
@@ -187,8 +192,9 @@ class ChangingSession(SessionBase):
     ) -> None:
         """Change settings of many links, given as for :meth:`lookup_many`: each link as :meth:`set` does.
 
-        The links are not read. So one setting, except an MTU below 1280, takes one exchange for all links of a
-        namespace, a few µs per link. Changes all it can, then raises BatchError with one error per item that failed.
+        The links are not read, so changing one setting (except to an MTU below 1280) takes one exchange for all links
+        of a namespace: a few µs per link. All links that can be changed are changed. If any failed, BatchError is then
+        raised, with one error per failed item.
         """
         given = as_list(items, "items", NO_ITEM)
         wanted = as_items(given)
@@ -223,9 +229,10 @@ class ChangingSession(SessionBase):
         index: int | None = None,
         address_proto: int = 0,
     ) -> None:
-        """Make those of these addresses that expire permanent, and repeat duplicate address detection.
+        """Make those of the given addresses that expire permanent, and repeat duplicate address detection.
 
-        With `index`, only if the link still has that ifindex. Raises LinkNotFound, NetnsNotFound, NetlinkError.
+        With `index`, this is done only if the link still has that ifindex. Raises LinkNotFound, NetnsNotFound,
+        NetlinkError.
         """
         with loading:
             from vethlib.session.write.renew import renew_addresses  # for an agent
@@ -246,8 +253,8 @@ class ChangingSession(SessionBase):
         """Restore addresses that a link had, with peer, label, lifetimes, flags, owner and order.
 
         Other addresses are removed, except for those that the kernel makes (:attr:`Address.comes_again`), which cannot
-        be restored. With `index`, only if the link still has that ifindex. Raises LinkNotFound, NetnsNotFound,
-        NetlinkError.
+        be restored. With `index`, this is done only if the link still has that ifindex. Raises LinkNotFound,
+        NetnsNotFound, NetlinkError.
         """
         with loading:
             from vethlib.session.write.restoring.addresses import restore_addresses  # for a rollback
@@ -276,11 +283,11 @@ class ChangingSession(SessionBase):
     ) -> None:
         """Remove these routes and neighbours of a link, without reading the others; missing ones are no error.
 
-        Only those of vethlib are removed: a neighbour that has another MAC or protocol by now stays, as does a route
-        with another protocol.
+        Only those of vethlib are removed: a neighbour that now has another MAC or protocol stays, as does a route with
+        another protocol.
 
-        With `index`, only if the link still has that ifindex, and with `only_if`, only if that is true of it. Raises
-        LinkNotFound, NetnsNotFound, NetlinkError.
+        With `index`, this is done only if the link still has that ifindex; with `only_if`, only if that returns True for
+        (link, birth), as for :meth:`delete_many`. Raises LinkNotFound, NetnsNotFound, NetlinkError.
         """
         with loading:
             from vethlib.session.write.removal import remove_values  # for an agent
@@ -302,19 +309,19 @@ class ChangingSession(SessionBase):
             remove_values(namespaces, target, surplus)
 
     def move(self, link: LinkRef | None = None, netns: NetnsRef = "", *, to: NetnsRef, name: str | None = None) -> Link:
-        """Move a link to another namespace, and return it as it is there; with `name`, it has that name from then on.
+        """Move a link to another namespace, and return it as it is there; with `name`, the link is also renamed.
 
         The kernel sets it down, removes its addresses, and gives it another ifindex if its own is taken. This takes
         about 20 ms; creating each end of a pair directly in its namespace avoids it.
 
         Raises LinkNotFound, LinkExists (the name is taken there), NetnsNotFound or NetlinkError; the link has not moved
-        then. If another program takes the new name at the last moment, the kernel refuses it after moving the link:
-        then the link is brought back, and what it has lost is restored, apart from VLANs and forwarding entries of a
-        bridge's port, next hop objects and the routes that use them, its token, net.ipv4.neigh and net.ipv6.neigh of
-        it, qdiscs and links on top of it. A note lists what else could not be restored.
+        then. If another program takes the new name at the last moment, the kernel refuses the name after it has moved
+        the link. The link is then moved back, and what it has lost is restored, except VLANs and forwarding entries of
+        a bridge port, next hop objects and the routes that use them, its token, its net.ipv4.neigh and net.ipv6.neigh
+        settings, qdiscs, and links on top of it. A note lists what else could not be restored.
 
         Another program may rename the link as soon as it arrives: it is returned under the name that it has then. If it
-        has been deleted or moved on by then, that raises NetlinkError, but not LinkNotFound.
+        has already been deleted or moved on, NetlinkError is raised, but not LinkNotFound.
         """
         with loading:
             from vethlib.session.write.move import move  # 2 ms, for few callers
@@ -322,7 +329,7 @@ class ChangingSession(SessionBase):
         if link is None:
             if name is None:
                 raise InvalidValue("link", None, "give the link to move: its name, a Link or an End")
-            # `name` was the first parameter until there were new names.
+            # Until a move could rename, `name` was the first parameter.
             warnings.warn("move(name=) is the new name: give the link first", DeprecationWarning, stacklevel=2)
             link, name = name, None
         old, netns, index, seen = locate(link, netns)
@@ -337,7 +344,7 @@ class ChangingSession(SessionBase):
 
 
 def _check_removed(addresses: Iterable[str | IPInterface | NewAddress | Address]) -> tuple[IPInterface | Address, ...]:
-    """Return addresses to remove: each Address as it is, and others checked."""
+    """Return the addresses to remove: each Address as it is, and all others checked."""
     field = "remove_addresses"
     if isinstance(addresses, str) or not isinstance(addresses, Iterable):
         check_addresses(addresses, field)

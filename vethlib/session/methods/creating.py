@@ -30,9 +30,9 @@ class CreatingSession(SessionBase):
         With `wait`, wait up to that many seconds until both ends are up and their addresses usable. This includes
         waiting for links of the same names that are about to vanish with the namespace of their peer.
 
-        With read=False, the new links are not read, and described by what was requested and what the kernel returned:
-        ``operstate`` is "unknown" if the link is up, and of one end ``peer_netnsid`` is None, and ``ipv6`` True unless
-        it was given. The MAC of that end is chosen here if none is given.
+        With read=False, the new links are not read, but described by what was requested and what the kernel returned:
+        ``operstate`` is "unknown" if the link is up; for one of the ends, ``peer_netnsid`` is None, and ``ipv6`` is
+        True unless it was given. If that end has no MAC, vethlib chooses one.
 
         Raises LinkExists (the message names the link; ``dying`` is True if the name is about to become free),
         NetnsNotFound, NotPermitted or NetlinkError, and creates nothing then. Raises WaitTimeout or DuplicateAddress if
@@ -69,14 +69,15 @@ class CreatingSession(SessionBase):
         are created. Pairs with routes whose sources the kernel still checks for duplicates are completed last.
 
         `read` and `wait` apply as for :meth:`create`, `wait` to all pairs together; read=False takes a tenth to a fifth
-        less time. A pair that does not become usable in time stays, and is in ``created`` of the WaitTimeout or
-        DuplicateAddress, or of the BatchError that contains it. If an end is deleted or moved while it is waited for,
-        or cannot be waited for, that pair is deleted, and the others stay: they are in ``created`` of the LinkNotFound,
+        less time. A pair that does not become usable in time remains, and is in ``created`` of the WaitTimeout or
+        DuplicateAddress, or of the BatchError that contains it. If an end is deleted or moved during the wait, or
+        waiting for it fails, its pair is deleted, and the others remain: they are in ``created`` of the LinkNotFound,
         NetnsNotFound or NetlinkError.
 
-        With `together`, the pairs are made to be deleted together: an end of each, that in the home namespace if there
-        is one, is in a link group of this call (a number above 2³¹, shown by ``ip -d link``) unless its End has one. On
-        a host with thousands of links with IPv6, that makes it much faster to delete all or most of them.
+        With `together`, the pairs are prepared for being deleted together: one end of each (the end in the home
+        namespace, if there is one) is put into a link group of this call (a number above 2³¹, shown by ``ip -d link``),
+        unless its End specifies a group. On a host with thousands of links with IPv6, this makes it much faster to
+        delete all or most of them.
         """
         if on_error not in ("rollback", "continue"):
             raise InvalidValue("on_error", on_error, 'must be "rollback" or "continue"')
@@ -102,7 +103,7 @@ class CreatingSession(SessionBase):
         together: bool = False,
     ) -> Creation:
         with loading:
-            from vethlib.session.write.creating.create import Creation  # 3 ms, for those who create
+            from vethlib.session.write.creating.create import Creation  # 3 ms, only for creating
 
         for veth in veths:
             check_veth(veth)
@@ -119,11 +120,12 @@ class CreatingSession(SessionBase):
     def delete(self, name: LinkRef, netns: NetnsRef = "", *, missing_ok: bool = False) -> None:
         """Delete a pair, given one of its ends as a name, a Link or an End.
 
-        A :class:`Link` is deleted only if it is still the same link; this holds for all methods that accept a Link. It
-        must have the same ifindex, in the namespace in which it was read: one with the same ``cookie``. As another
-        program's link may be moved there with that ifindex, a veth must also have the same MAC or the same peer, unless
-        its peer is not known. If a cookie is unknown (before Linux 5.14), a link of another namespace than home, which
-        may have been created again since, must have the same MAC, or its peer must be in home, with the same ifindex.
+        Given a :class:`Link`, this deletes only that very link; the same holds for all methods that accept a Link. The
+        link must have the same ifindex, in the namespace in which it was read (one with the same ``cookie``). Because
+        another program may move a link with that ifindex there, a veth must also have the same MAC or the same peer,
+        unless its peer is unknown. If a cookie is unknown (before Linux 5.14), a link outside the home namespace, whose
+        namespace may have been created again since, must have the same MAC, or its peer must be in the home namespace
+        and have the same ifindex.
 
         Raises LinkNotFound or NetnsNotFound (not with `missing_ok`), and NotSupported if the link is not a veth.
         """
@@ -149,15 +151,17 @@ class CreatingSession(SessionBase):
         """Delete many pairs, each given by one end or both, with as few unregistrations in the kernel as possible.
 
         An end is (name, netns) or an :class:`End`. With (name, netns, ifindex) or a :class:`Link`, a link is deleted
-        only if its name and ifindex still match; with `renamed_ok`, only the ifindex has to match. A Link must be the
-        same link still, as for :meth:`delete`.
+        only if its name and ifindex still match; with `renamed_ok`, only the ifindex has to match. A Link must still be
+        the same link, as for :meth:`delete`.
 
-        Ifindexes and identities of namespaces are reused. So with `only_if`, a link is deleted only if
-        ``only_if(item, link, birth)`` is true just before that, and is treated as missing otherwise: `link` is the
-        present link without its addresses, and `birth` the :meth:`identity` and :meth:`cookie` of its namespace. It is
-        called twice for a pair without an end in the home namespace, which is deleted after the others.
+        Ifindexes and identities of namespaces are reused. So with `only_if`, a link is deleted only if that is true:
+        ``only_if(item, link, birth)`` is called just before, and if it returns False, the link is treated as missing.
+        `link` is the link as it is now, without its addresses, and `birth` the :meth:`identity` and :meth:`cookie` of
+        its namespace. It is called twice for a pair without an end in the home namespace, which is deleted after the
+        others.
 
-        Deletes all it can, then raises BatchError with one error per item that failed.
+        All links that can be deleted are deleted. If any failed, BatchError is then raised, with one error per failed
+        item.
         """
         with loading:
             from vethlib.session.write.delete import Deletion

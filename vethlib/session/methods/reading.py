@@ -71,7 +71,7 @@ class ReadingSession(SessionBase):
             return with_addresses(namespaces, target, message)
 
     def lookup_many(self, items: Iterable[Item], *, addresses: bool = True) -> list[Link]:
-        """Return the link of each (name, netns), Link or End, in order, as :meth:`lookup` does, with few requests.
+        """Return the link for each (name, netns), Link or End, in order, as :meth:`lookup` does, but with few requests.
 
         With addresses=False, addresses are not read, which takes less than half the time; ``Link.addresses`` is empty
         then. Raises LinkNotFound or NetnsNotFound for the first missing link, which is the ``item`` of the error.
@@ -113,9 +113,9 @@ class ReadingSession(SessionBase):
     def fields(self, name: LinkRef, netns: NetnsRef = "", *, sysctls: Iterable[str] = ()) -> dict[str, Any]:
         """Return the fields of a link that an :class:`End` may have and a :class:`Link` does not show.
 
-        They are named as in End: ``{"txqlen": 1000, "gso_max_size": 65536, "altnames": (), "sysctls": …}``; of
-        `sysctls`, those that are asked for ("" if this kernel lacks it or it has no value). `offload` is a
-        bool, or the differences from True, as in ``("-tx-checksum-ip-generic",)``, by the names of ``ethtool -k``.
+        They are named as in End: ``{"txqlen": 1000, "gso_max_size": 65536, "altnames": (), "sysctls": …}``; of the
+        `sysctls`, those requested ("" for one that this kernel lacks, or that has no value). `offload` is a bool, or
+        the differences from True, as in ``("-tx-checksum-ip-generic",)``, by the names of ``ethtool -k``.
 
         Raises LinkNotFound, NetnsNotFound, NetlinkError.
         """
@@ -186,7 +186,7 @@ class ReadingSession(SessionBase):
             raise self._first_missing(given, wanted, error) from None
 
     def _first_missing(self, given: Sequence[Item], wanted: Sequence[Located], found: VethError) -> VethError:
-        """Return the error of the first missing one of these links, with its item; `found` if none is missing any more.
+        """Return the error for the first of these links that is missing, with its item; `found` if none is missing now.
 
         Links are read by namespace, so that the first one `found` may come later in the list.
         """

@@ -24,15 +24,15 @@ __all__ = ["SurveyingSession"]
 
 
 class SurveyingSession(SessionBase):
-    """A session that reads many namespaces, or many links of them, at once."""
+    """A session that reads many namespaces, or many links in them, at once."""
 
     def survey(self, refs: Iterable[str], *, may_be_closed: Container[str] = (), fingerprints: bool = False) -> Survey:
         """Read all links and addresses of many namespaces at once, and find the peer of each veth.
 
-        A reference that leads to no namespace, or to one that cannot be read, is not an error; its entry in ``places``
-        has the reason. Raises NetlinkError for the home namespace, and NotPermitted if no namespace can be entered,
-        except for references in `may_be_closed`, which have that error in ``places``, too. With `fingerprints`, the
-        result can be compared with :meth:`fingerprints` later.
+        A reference that leads to no namespace, or to a namespace that cannot be read, is not an error; its entry in
+        ``places`` is the reason. Raises NetlinkError for the home namespace, and NotPermitted if no namespace can be
+        entered, except for references in `may_be_closed`, which have that error in ``places``, too. With
+        `fingerprints`, the result can be compared with :meth:`fingerprints` later.
         """
         with loading:
             from vethlib.session.read.survey import survey  # 1 ms, for the agent
@@ -40,9 +40,9 @@ class SurveyingSession(SessionBase):
         return survey(self._namespaces, check_refs(refs), may_be_closed, fingerprints=fingerprints)
 
     def fingerprints(self, refs: Iterable[str]) -> Fingerprints | None:
-        """Take the fingerprints of these namespaces: equal to those of a survey if it would read the same again.
+        """Take the fingerprints of these namespaces; they equal those of a survey if it would read the same again.
 
-        That takes a third of the time of a survey. None if a namespace cannot be read at the moment.
+        This takes a third of the time of a survey. Returns None if a namespace cannot be read at the moment.
         """
         with loading:
             from vethlib.session.read.fingerprint import fingerprints  # as above
@@ -59,11 +59,11 @@ class SurveyingSession(SessionBase):
     ) -> Survey:
         """Read single links: (reference, name or alternative name), (reference, ifindex), a Link or an End.
 
-        Like :meth:`survey`, but only for these links. The result has those that exist, each once, with their addresses,
-        and with ``peer`` if both ends are among them. With `ends_at_home`, it also has the peers that are in the home
-        namespace. ``places`` has all references of `links` and `refs`; an open Netns is there as text, as "fd:N" if its
-        own text is another reference of the call. The cost (0.2 ms for a pair) does not depend on what other links
-        exist. Raises as :meth:`survey`, and NetnsNotFound for a Netns that is closed.
+        Like :meth:`survey`, but only for these links. The result has the links that exist, each once, with their
+        addresses, and with ``peer`` if both ends are among them. With `ends_at_home`, it also has the peers that are in
+        the home namespace. ``places`` has all references of `links` and `refs`; an open Netns appears as its text, or
+        as "fd:N" if its text is also another reference of the call. The cost (0.2 ms for a pair) does not depend on the
+        number of other links. Raises the same errors as :meth:`survey`, and NetnsNotFound for a closed Netns.
         """
         with loading:
             from vethlib.session.read.survey import inspect  # as above
@@ -76,12 +76,13 @@ class SurveyingSession(SessionBase):
     ) -> list[dict[str, Any] | VethError | None]:
         """Return fields of many links, each (reference, ifindex, fields to read), as :meth:`fields` does.
 
-        With None for `sysctls`, all settings that a new link would not have are read. An error that concerns some links
-        is returned for these; None for a link that is missing.
+        If `sysctls` is None, all settings that differ from those of a new link are read. An error is returned in the
+        place of each link that it concerns; None for a missing link.
 
-        `surplus` is for an agent: a tenant may have added millions of routes or neighbours to its links, which would
-        take seconds. Then only a part of what a namespace has is read. A link has all of its routes and neighbours, or
-        a part that exceeds those in its fields to read by at least `surplus`, or the error has the errno EFBIG.
+        `surplus` is for an agent: a tenant may have added millions of routes or neighbours to its links, and reading
+        them would take seconds. With `surplus`, only some of the entries of such a namespace are read. The result for a
+        link then has all of its routes and neighbours, or at least `surplus` more than those in its fields to read;
+        otherwise, it is an error with the errno EFBIG.
         """
         with loading:
             from vethlib.session.read.further import NO_QUESTION, as_asked, read_further_of  # for an agent
@@ -91,9 +92,8 @@ class SurveyingSession(SessionBase):
     def stats_in(self, refs: Iterable[str]) -> dict[str, list[Sample] | VethError]:
         """Return the counters of all links in many namespaces, by reference.
 
-        This takes one dump per namespace, 12 µs per link.
-        A reference that leads to no namespace, or to one that cannot be read, is not an error: its value is the
-        exception.
+        This takes one dump per namespace, 12 µs per link. A reference that leads to no namespace, or to a namespace
+        that cannot be read, is not an error: its value is the exception.
         """
         with loading:
             from vethlib.session.read.counting import count_in  # for few callers
@@ -112,6 +112,6 @@ class SurveyingSession(SessionBase):
         return read_dependents(self._namespaces, indexed)
 
     def borne(self, links: Iterable[tuple[NetnsRef, int] | Link]) -> list[Dependents]:
-        """Return what :meth:`dependents` returns, which is the present name of this method."""
+        """Do the same as :meth:`dependents`, which is the present name of this method."""
         warnings.warn("use Session.dependents(), the present name of this method", DeprecationWarning, stacklevel=2)
         return self.dependents(links)

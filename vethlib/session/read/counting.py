@@ -7,8 +7,8 @@ The cost per link in µs, measured with 1, 10 and 1000 links of one namespace:
     one RTM_GETLINK that has the counters too (no RTEXT_FILTER_SKIP_STATS)    68   38  102
     a dump of RTM_GETSTATS                                              40    8   12
 
-So a dump is the way to read every link. Links that are named have to be found first, for which the kernel writes all
-attributes of each; adding the counters to those answers saves nothing.
+So a dump is the best way to read every link. Links that are given by name have to be found first, and for that the
+kernel writes all attributes of each; adding the counters to those answers saves nothing.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _count(
 
 
 def _index(namespaces: Namespaces, place: OpenNetns, item: Located, outcome: Outcome) -> int:
-    """Return the ifindex of a link. Raises LinkNotFound, also if it is another one by now."""
+    """Return the ifindex of a link. Raises LinkNotFound, also if it is now another link."""
     name, netns, index, seen = item
     if outcome.errno:
         raise _named(not_found(outcome, name, netns, _request(item)), item)

@@ -6,12 +6,12 @@ The kernel removes the following, and never restores it:
 * when it is set down: its routes (fib_disable_ip, net/ipv4/fib_frontend.c; addrconf_ifdown, net/ipv6/addrconf.c) and
   its neighbours, including permanent ones (neigh_ifdown, net/core/neighbour.c). Links on top of it are set down, too.
 * with its MAC: its neighbours (neigh_changeaddr). Links on top of it may take the new MAC (vlan_sync_address).
-* with an IPv4 address: the routes that have it as their source, over any link, and with the last one all routes and
-  IPv4 neighbours of the link. Routes of IPv6 only lose their source.
+* with an IPv4 address: the routes that have it as their source, over any link; with the last IPv4 address, all IPv4
+  routes and neighbours of the link. IPv6 routes only lose their source.
 
 * with an MTU below 1280: its IPv6 token (addrconf_ifdown).
 
-Not covered: settings in /proc and /sys (and those of neigh in a netlink message of their own), multicast addresses,
+Not covered: settings in /proc and /sys (and those of neigh, which have their own netlink message), multicast addresses,
 sockets bound to a link, filters in its qdiscs, rules and the like that name it, and links on top of it that were moved
 to another namespace.
 """
@@ -48,10 +48,10 @@ from .target import is_another_in, read_body
 __all__ = ["read_dependents"]
 
 _Wanted: TypeAlias = tuple[NetnsRef, int, Link | None]
-"""Reference and ifindex, and the Link that it must be."""
+"""Reference, ifindex, and the Link that it must be, or None."""
 
 _FEW: Final = 16  # links whose routes are requested individually
-_PLAIN_QDISCS: Final = ("noop", "noqueue")  # a veth has no queue of its own (IFF_NO_QUEUE, drivers/net/veth.c)
+_PLAIN_QDISCS: Final = ("noop", "noqueue")  # a veth has no queue (IFF_NO_QUEUE, drivers/net/veth.c)
 
 
 def read_dependents(open_namespaces: Callable[[], Namespaces], items: Iterable[_Wanted]) -> list[Dependents]:
@@ -73,7 +73,7 @@ def read_dependents(open_namespaces: Callable[[], Namespaces], items: Iterable[_
 def _in_slab(
     namespaces: Namespaces, wanted: Sequence[_Wanted], groups: Iterable[Sequence[int]]
 ) -> Iterator[tuple[int, Dependents]]:
-    """Yield the dependents of the existing ones of these links, each with its position."""
+    """Yield the dependents of those of these links that exist, each with its position."""
     by_place: dict[OpenNetns, list[int]] = {}
     for positions in groups:
         by_place.setdefault(namespaces(wanted[positions[0]][0]), []).extend(positions)
@@ -181,8 +181,8 @@ def _sourced(
 ) -> dict[int, list[tuple[bool, SourcedRoutes]]]:
     """Return the routes over other links whose source is an address of each of these links.
 
-    Of IPv4, the kernel removes only those of the main table, or those of the VRF that the link is in. So each is
-    returned with whether a link without a master costs them.
+    Of IPv4 routes, the kernel removes only those of the main table, or of the VRF that the link is in. So each entry
+    includes whether the kernel removes these routes with the address of a link that has no master.
     """
     having: dict[bytes, set[int]] = {}
     for address in read_addresses(namespaces, place):
@@ -213,7 +213,7 @@ def _from_sources(namespaces: Namespaces, place: OpenNetns, family: int, sources
 
 
 def _without_ipv6(place: OpenNetns, names: Iterable[str]) -> set[str]:
-    """Return those of the links on which IPv6 is disabled."""
+    """Return the links on which IPv6 is disabled."""
 
     # /proc/sys/net belongs to the namespace of the thread that opens it.
     def read() -> set[str]:

@@ -3,7 +3,7 @@
 The steps of the kernel (net/core/net_namespace.c), and how they can be observed:
 
 1. When the last reference to a namespace is dropped, it is queued for cleanup_net, which runs in a kernel thread, one
-   batch after the other. It cannot be referenced any more (maybe_get_net): RTM_GETNSID for its id returns ENOENT.
+   batch after another. It can no longer be referenced (maybe_get_net): RTM_GETNSID for its id returns ENOENT.
 2. cleanup_net removes its ids (unhash_nsid): IFLA_LINK_NETNSID of a link whose other end is in there is -1.
 3. default_device_exit_batch unregisters its links, each with its other end (veth_dellink). Until then, 10 to 70 ms
    after step 1 on an idle machine and seconds on a busy one, the other end keeps its name.
@@ -39,7 +39,7 @@ K = TypeVar("K")
 
 
 def holders(namespaces: Namespaces, wanted: Iterable[Wanted]) -> dict[Wanted, LinkMessage]:
-    """Return the links that have these names, where there are any."""
+    """Return the links that have these names, as far as there are any."""
     found: dict[Wanted, LinkMessage] = {}
     for place, name in wanted:
         outcome = namespaces.ask(place, get_named(name))

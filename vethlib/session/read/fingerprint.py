@@ -1,10 +1,10 @@
-"""Whether anything in many namespaces has changed since a survey: fingerprints of what it has read.
+"""Determine whether anything in many namespaces has changed since a survey, from fingerprints of what was read.
 
 The fingerprint of a namespace covers everything that a survey reads of its links and addresses, and its cookie, which
 distinguishes it from a later namespace with the same inode. While no fingerprint changes, the other ends of veths are
 the same, too: the id of a peer's namespace (IFLA_LINK_NETNSID) stays the same until that namespace ends.
 
-Taking the fingerprints again takes two dumps per namespace, and neither objects nor a plan.
+Taking the fingerprints again requires two dumps per namespace, but neither objects nor a plan.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def fingerprint_of(cookie: bytes, links: Iterable[LinkMessage], addresses: Itera
 
 
 def _essence(address: AddrMessage) -> tuple[int, int, bytes]:
-    # The lifetimes of an address that expires, such as one from DHCP, are different at every look.
+    # The lifetimes of an address that expires, such as one from DHCP, differ each time they are read.
     if address.flags & IFA_F_PERMANENT:
         return address.ifindex, address.flags, address.body
     values = address.flags, address.address, address.peer, repr(lasting(address))
@@ -59,7 +59,7 @@ def _essence(address: AddrMessage) -> tuple[int, int, bytes]:
 def fingerprints(open_namespaces: Callable[[], Namespaces], refs: Iterable[str]) -> Fingerprints | None:
     """Take the fingerprint of every namespace that `refs` lead to; None if one of them cannot be taken now.
 
-    None, too, if one has ended meanwhile and another namespace has its identity.
+    None also if a namespace has ended meanwhile and another one has its identity.
     """
     result = Fingerprints({}, {})
     cookies: dict[Identity, int] = {}

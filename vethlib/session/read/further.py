@@ -1,4 +1,4 @@
-"""The present values of the fields of links that no :class:`Link` has, read only on request."""
+"""Read, on request, the present values of those fields of links that a :class:`Link` does not have."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ T = TypeVar("T")
 _FEW: Final = 16  # links of a namespace whose routes and neighbours are requested individually
 
 Asked: TypeAlias = tuple[NetnsRef, int, Mapping[str, Any]]
-"""A link, by namespace reference and ifindex, and the fields to read; of `sysctls`, those that are given.
+"""A link, by namespace reference and ifindex, and the fields to read; of the `sysctls`, those that are given.
 
-None means those in which the link differs from a new one.
+None means those that differ from those of a new link.
 """
 
 
 def read_further(
     namespaces: Namespaces, place: OpenNetns, link: LinkMessage, wanted: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the present values of the fields in `wanted`: of the master, also the settings of the bridge's port.
+    """Return the present values of the fields in `wanted`; for the master, also the settings of the bridge port.
 
     Raises NetlinkError, LinkNotFound.
     """
@@ -122,7 +122,7 @@ class _Tables:
         self._neighbours: tuple[Mapping[int, list[Neighbour]], NetlinkError | None] | None = None
 
     def routes(self, index: int, wanted: Iterable[Route]) -> tuple[Route, ...]:
-        """Return the routes of ours over a link as :func:`read_routes` does."""
+        """Return the routes of vethlib over a link as :func:`read_routes` does."""
         if self._routes is None:
             self._routes = _routes(self._namespaces, self._place)
         found, error = self._routes
@@ -148,8 +148,8 @@ def dump_over(
 ) -> Sequence[T]:
     """Return the routes or neighbours that a dump has. Raises NetlinkError; EFBIG: more than the call may read.
 
-    There are none if the link is gone, or if the kernel has no IPv6. Unless they are `counted`, the call may read as
-    many afterwards. With `marks`, only those with any of these bytes are needed.
+    The result is empty if the link is gone, or if the kernel has no IPv6. Unless the dump is `counted`, it does not
+    reduce what the call may read afterwards. With `marks`, only those with any of these bytes are needed.
     """
     entries, error = _dump_some(namespaces, place, request, parse, field, counted=counted, marks=marks)
     if error is not None:
@@ -183,9 +183,9 @@ def _dump_some(
 def read_routes(
     namespaces: Namespaces, place: OpenNetns, index: int, wanted: Iterable[Route] = ()
 ) -> tuple[Route, ...]:
-    """Return the routes of ours over a link, sorted. Raises NetlinkError.
+    """Return the routes of vethlib over a link, sorted. Raises NetlinkError.
 
-    If a tenant has added more than the call may read, a part of them is returned, with a surplus over those to expect.
+    If a tenant has added more than the call may read, only some are returned, but with a surplus over those `wanted`.
     """
     found, error = _routes(namespaces, place, index)
     return _routes_over(namespaces, found.get(index, ()), wanted, error)
@@ -202,9 +202,9 @@ def _routes_over(
 def _check_surplus(
     namespaces: Namespaces, read: Collection[object], wanted: Iterable[object], error: NetlinkError | None
 ) -> None:
-    """Raise the error because of which some entries were not read, unless there is a surplus among the others.
+    """Raise the error that kept some entries from being read, unless the others already include a surplus.
 
-    While there is, it is what has to be removed, and it does not matter what else there is.
+    As long as there is a surplus, it has to be removed, and it does not matter what else exists.
     """
     surplus = namespaces.surplus
     if error is not None and (surplus is None or len(read) < len(list(wanted)) + surplus):
@@ -214,13 +214,13 @@ def _check_surplus(
 def _routes(
     namespaces: Namespaces, place: OpenNetns, index: int = 0
 ) -> tuple[Mapping[int, list[Route]], NetlinkError | None]:
-    """Return the routes of ours over link `index`, or over all links, by ifindex, and why some were not read."""
+    """Return the routes of vethlib over link `index`, or over all links, by ifindex, and why some were not read."""
     found: dict[int, list[Route]] = {}
     for family in (AF_INET, AF_INET6):
         request = dump_routes_over(family, index, PROTO)
         messages, error = _dump_some(namespaces, place, request, parse_route, ROUTES)
         version = 4 if family == AF_INET else 6
-        # Kernels before 4.20 do not filter, and those without IPv6 answer with the routes of IPv4 once more.
+        # Kernels before 4.20 do not filter, and those without IPv6 answer with the IPv4 routes once more.
         for message in messages:
             if message.family == family and message.protocol == PROTO:
                 route = route_of(message, version)
@@ -234,7 +234,7 @@ def _routes(
 def read_neighbours(
     namespaces: Namespaces, place: OpenNetns, index: int, wanted: Iterable[Neighbour] = ()
 ) -> tuple[Neighbour, ...]:
-    """Return the neighbours of ours over a link, and others at the addresses of those `wanted`, sorted.
+    """Return the neighbours of vethlib over a link, and others with the addresses of those `wanted`, sorted.
 
     Raises NetlinkError. If there are more than the call may read, the same holds as for routes.
     """
@@ -271,7 +271,7 @@ NO_QUESTION: Final = 'give (reference, ifindex, fields to read), as in ("ns1", 7
 
 
 def as_asked(item: object) -> Asked:
-    """Return a question with its sysctls as they are read. Raises InvalidValue."""
+    """Return a question, its sysctls in the form in which they are read. Raises InvalidValue."""
     if not isinstance(item, tuple | list) or len(item) != 3 or not isinstance(item[2], Mapping):
         raise InvalidValue("asked", item, NO_QUESTION)
     ref, index, _ = as_indexed(tuple(item[:2]))

@@ -1,4 +1,4 @@
-"""Looking up many links: one slab of namespaces at a time, and the links of each namespace in one datagram.
+"""Look up many links: one slab of namespaces at a time, and the links of each namespace in one datagram.
 
 Asking through home, by the id that a namespace has there (IFLA_TARGET_NETNSID), would save the sockets. But the kernel
 then writes IFLA_LINK_NETNSID as an id of the asking namespace, not of the link's own, and assigns home a permanent id
@@ -71,7 +71,7 @@ def _request(name: str) -> bytes:
 
 
 def _meant(namespaces: Namespaces, place: OpenNetns, item: Located, outcome: Outcome) -> LinkMessage:
-    """Return the link of an item. Raises LinkNotFound, with name and namespace as its item, if it is another by now."""
+    """Return the link of an item. Raises LinkNotFound, with name and namespace as its item, if it was replaced."""
     name, netns, index, seen = item
     if outcome.errno:
         error = not_found(outcome, name, netns)
@@ -95,7 +95,7 @@ def _links(
     if not addresses:
         return [to_link(message, item[1], cookie=cookie) for message, item in zip(messages, wanted, strict=True)]
     own: dict[int, list[Address]] = {}
-    # One dump for each of a few links, or else one for all.
+    # One dump for each link if they are few, otherwise one dump for all.
     indexes = {message.ifindex for message in messages} if len(messages) <= _FEW else {0}
     for index in indexes:
         for address in addresses_of(read_addresses(namespaces, place, index)):

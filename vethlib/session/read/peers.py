@@ -1,9 +1,9 @@
-"""Finding the other end of every veth that was read.
+"""Find the other end of every veth that was read.
 
 A veth's message names its peer by ifindex and by the id that the peer's namespace has in its own (IFLA_LINK,
-IFLA_LINK_NETNSID). Ids are private to a namespace, so a peer is found by its index pointing back, and then confirmed by
-asking one namespace for the id of the other (RTM_GETNSID), because ifindexes are small numbers that repeat everywhere.
-One answer settles both ends, and every other link between the two namespaces.
+IFLA_LINK_NETNSID). Ids are private to a namespace, so a peer is found by its peer index pointing back, and then
+confirmed by asking one namespace for the id of the other (RTM_GETNSID), because ifindexes are small numbers that repeat
+everywhere. One answer settles both ends, and every other link between the two namespaces.
 
 To answer, the kernel goes through the ids of a namespace, lowest first (__peernet2id, net/core/net_namespace.c), at
 20 ns each, and it assigns the lowest free id. So the namespace in which the other has the lower id is asked. Home tends
@@ -32,11 +32,11 @@ from .target import read_body
 
 __all__ = ["Peers"]
 
-_DEARER: Final = 500  # more ids to go through than this cost as much as opening a socket in the other namespace
+_DEARER: Final = 500  # going through this many more ids costs as much as opening a socket in the other namespace
 
 
 class _Abroad(NamedTuple):
-    """A veth whose other end is in another namespace, which has the id `netnsid` in that of the veth."""
+    """A veth whose other end is in another namespace; `netnsid` is the id of that in the namespace of the veth."""
 
     ifindex: int
     mac: str
@@ -53,7 +53,7 @@ class Peers:
         self._veths = {at: link for at, (link, _) in seen.links.items() if link.peer_index is not None}
         self._peers: dict[LinkAt, LinkAt] = {}
         self._abroad: dict[LinkAt, _Abroad] = {}
-        # The namespaces that have a veth with this index and this peer index, by its MAC.
+        # The namespaces that have a veth with this index and this peer index, by the MAC of the veth.
         self._pointing: dict[tuple[int, int], dict[str, list[Identity]]] = {}
 
     def find(self) -> dict[LinkAt, LinkAt]:
@@ -112,7 +112,7 @@ class Peers:
         self._seen.failed[identity] = error
 
     def _alike(self, veth: _Abroad) -> dict[str, list[Identity]]:
-        """Return the namespaces that may have its other end according to the indexes, by MAC."""
+        """Return the namespaces that may have its other end, judging by the indexes, by MAC."""
         return self._pointing.get((veth.peer_index, veth.ifindex), {})
 
     def _confirm(
@@ -133,7 +133,7 @@ class Peers:
                 self._join((here, veth.ifindex), (other, veth.peer_index))
 
     def _macs_of_peers(self, namespaces: Namespaces, place: OpenNetns, veths: Sequence[_Abroad]) -> dict[int, str]:
-        """Return the MAC of the other end of each, by ifindex, as far as the kernel reports it."""
+        """Return the MAC of the other end of each veth, by ifindex, as far as the kernel reports it."""
         if not veths:
             return {}
         outcomes = namespaces.exchange(place, [get_link(veth.peer_index, netnsid=veth.netnsid) for veth in veths])

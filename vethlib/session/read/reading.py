@@ -1,4 +1,4 @@
-"""From the kernel's messages to :class:`Link`, :class:`Address` and :class:`Stats`."""
+"""Turn the kernel's messages into :class:`Link`, :class:`Address` and :class:`Stats`."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def to_link(
 
 
 link_of = filler(Link)
-"""Return a Link, given all its fields in their order."""
+"""Create a Link from all its fields, in their order."""
 
 
 @lru_cache(maxsize=4096)  # an agent reads each address several times, and creating one takes thirty times as long
@@ -140,9 +140,9 @@ def _found(namespaces: Namespaces, target: Target, request: bytes) -> LinkMessag
 
 
 def find_known(namespaces: Namespaces, target: Target) -> LinkMessage:
-    """Do as :func:`find`, but let an attached cache answer if it can.
+    """Do the same as :func:`find`, but let an attached cache answer if it can.
 
-    The peer of such a link is as of its last event, because the kernel sends none when the peer is moved.
+    The peer of such a link is that of the link's last event, because the kernel sends none when the peer is moved.
     """
     caches = namespaces.caches
     if caches and (message := caches.find(target.place.identity, target.name)) is not None:
@@ -174,7 +174,7 @@ def read_details(namespaces: Namespaces, target: Target) -> dict[str, object]:
             attrs = decoded["attrs"]
             assert isinstance(attrs, list)
             return {key: decoded[key] for key in ("index", "ifi_type", "flags")} | dict(attrs)
-        except Exception as error:  # others choose the bytes, and pyroute2 may fail at any
+        except Exception as error:  # other programs choose the bytes, and pyroute2 may fail at any
             raise Malformed(f"pyroute2 cannot decode {len(body)} bytes: {error!r}") from error
 
     request = f"read the details of {describe(target.name, target.netns)}"
@@ -188,7 +188,7 @@ def _dump(
     parse: Callable[[bytes], Any],
     parse_alike: ParseAlike | None = None,
 ) -> tuple[Outcome, Sequence[Sequence[Any]]]:
-    """Dump until a dump is whole; see :func:`.torn.repeat`."""
+    """Repeat a dump until it is whole; see :func:`.torn.repeat`."""
     outcome = namespaces.dump(place, request, parse, 1, parse_alike)
     if outcome.errno != errno.EAGAIN:
         return outcome, ()
@@ -299,7 +299,7 @@ def read_links(namespaces: Namespaces, place: OpenNetns, netns: NetnsRef) -> lis
     for address in addresses_of(read_addresses(namespaces, place)):
         addresses.setdefault(address.index, []).append(address)
     cookie = place.cookie
-    # In place, so that each message is freed at once: of another list, the garbage collector would have the work.
+    # In place, so that each message is freed at once, instead of leaving a second list to the garbage collector.
     for position, message in enumerate(links):
         links[position] = to_link(message, netns, addresses.get(message.ifindex, ()), cookie=cookie)
     return links
@@ -311,5 +311,5 @@ def read_stats(namespaces: Namespaces, target: Target) -> Stats:
     outcome = namespaces.ask(target.place, get_stats(message.ifindex))
     if outcome.errno:
         raise target.not_found(outcome)
-    # struct rtnl_link_stats64 keeps rx and tx side by side in the order Stats has them.
+    # struct rtnl_link_stats64 has rx and tx side by side, in the same order as Stats.
     return Stats(*target.read(outcome, parse_stats))

@@ -1,16 +1,16 @@
-"""Whether a link that was read is still the same: in a later call (:func:`is_another`), or later in the same call.
+"""Determine whether a link that was read is still the same, in a later call (:func:`is_another`) or the same call.
 
 An ifindex identifies nothing, even in a namespace that is known to be the same one: the first link of a namespace has
-the ifindex 2, and a link that is moved keeps its ifindex if that is free where it arrives. So when a link was deleted,
-another program's may be in its place at once. This is true of the home namespace, too: the kernel chooses new ifindexes
-only for links that are created there. A MAC is random unless it was given; the ifindex of the peer, together with its
-namespace, is the kernel's.
+the ifindex 2, and a link that is moved keeps its ifindex if that is free where it arrives. So when a link is deleted, a
+link of another program may take its place at once. This is true of the home namespace, too: the kernel chooses fresh
+ifindexes only for links that are created there. A MAC is random unless it was given; the ifindex of the peer, together
+with its namespace, is chosen by the kernel.
 
-A later call may be about another namespace: a successor with the same name, or the home of another session. Its cookie
-shows that (Linux 5.14). If both cookies are the same, the MAC or the peer still has to be: in home, the peer by its
-ifindex alone. Where one of the two cookies
-is unknown, and this is not the home of the session, the peer identifies a link only if it is in home: the peers of all
-pairs between two new containers have the same ifindex, and the namespaces of the peers the same id.
+A later call may concern another namespace: a successor with the same name, or the home of another session. Its cookie
+shows that (Linux 5.14). If both cookies are the same, the MAC or the peer must also be the same; in home, the ifindex
+of the peer suffices. If one of the two cookies is unknown, and this is not the home of the session, the peer identifies
+a link only if it is in home: the peers of all pairs between two new containers have the same ifindex, and the
+namespaces of the peers have the same id.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ from vethlib.links import Link
 __all__ = ["UNKNOWN", "KnownVeth", "is_another", "is_replaced"]
 
 UNKNOWN: Final = -2
-"""The id of the peer's namespace if it was not read. Others are None, for the namespace of the veth itself, and -1, for
-a namespace that is ending."""
+"""The id of the peer's namespace if it was not read.
+
+None stands for the veth's own namespace, and -1 for a namespace that is ending.
+"""
 
 
 def is_another(
@@ -38,26 +40,26 @@ def is_another(
     """
     if seen.cookie != cookie and 0 not in (seen.cookie, cookie):
         return True
-    if seen.kind != "veth" or now.kind != "veth":  # of other links, the MAC may change: that of a bridge with its ports
+    if seen.kind != "veth" or now.kind != "veth":  # other links may change their MAC: a bridge does so with its ports
         return seen.kind != now.kind
     if seen.mac == now.mac.hex(":"):
         return False
     if 0 in (seen.cookie, cookie) and not in_home:
         return seen.peer_index is None or seen.peer_index != now.link or not peer_is_home()
-    if not seen.peer_index or not now.link:  # unknown, as of a link that a cache has seen only as it was created
+    if not seen.peer_index or not now.link:  # unknown, as for a link of which a cache has seen only the creation
         return False
     if seen.peer_index != now.link:
         return True
-    # A peer may be moved, of which no event of the veth tells a cache. In home, where hardly any ifindex is that of a
-    # former link, that must not cost the link. Without an id, the peer is in the namespace of the veth, or was not read
-    # (`create` with read=False).
+    # A peer may be moved, and no event of the veth reports that to a cache. In home, where hardly any ifindex is that
+    # of a former link, the veth must be recognised nevertheless. Without an id, the peer is in the namespace of the
+    # veth, or was not read (`create` with read=False).
     return not in_home and seen.peer_netnsid not in (None, now.link_netnsid)
 
 
 class KnownVeth(NamedTuple):
-    """The known facts of a veth: its MAC (empty: unknown), and the ifindex (0: unknown) and namespace of its peer.
+    """What is known of a veth: its MAC (empty: unknown), and the ifindex (0: unknown) and namespace of its peer.
 
-    Either identifies it, because other programs may change its MAC or move its peer meanwhile.
+    One of the two suffices to identify it, because other programs may change its MAC or move its peer meanwhile.
     """
 
     mac: bytes
@@ -71,7 +73,7 @@ class KnownVeth(NamedTuple):
 
     @classmethod
     def of_link(cls, link: Link) -> KnownVeth | None:
-        """Return what is known of a link that was read; None if it is no veth."""
+        """Return what is known of a link that was read; None if it is not a veth."""
         if link.kind != "veth":
             return None
         return cls(bytes.fromhex(link.mac.replace(":", "")), link.peer_index or 0, link.peer_netnsid)
@@ -90,6 +92,7 @@ class KnownVeth(NamedTuple):
 def is_replaced(before: LinkMessage, now: LinkMessage) -> bool:
     """Return whether a veth that was read has been replaced by the link that now has its ifindex.
 
-    Nothing is known of other links that they keep: the MAC of a bridge, for example, changes with its ports.
+    Links of other kinds have nothing that is known to stay the same: the MAC of a bridge, for example, changes with its
+    ports.
     """
     return before.kind == "veth" and not KnownVeth.of(before).is_now(now)

@@ -42,10 +42,10 @@ class SurveyedLink:
 class Survey:
     """The result of a survey. `links` has each link once.
 
-    `places` has the identity of the namespace that each reference leads to, or an error: NetnsNotFound if there is no
-    such namespace; any other error means that it is not known. `cookies` has the SO_NETNS_COOKIE (Linux 5.14) of the
-    namespaces that were read, which distinguishes each from all others since the boot. `fingerprints` tell later
-    whether anything has changed; None if a namespace could not be read.
+    `places` has, for each reference, the identity of the namespace to which it leads, or an error: NetnsNotFound if
+    there is no such namespace; any other error means that this is unknown. `cookies` has the SO_NETNS_COOKIE (Linux
+    5.14) of the namespaces that were read, which distinguishes each from all others since the boot. `fingerprints` show
+    later whether anything has changed; None if a namespace could not be read.
     """
 
     places: dict[str, Identity | VethError]
@@ -57,8 +57,9 @@ class Survey:
 class Seen:
     """What has been read so far.
 
-    An error concerns its own namespace only: it is `failed`, its links are left out, and its references have the error.
-    Errors of the home namespace are raised. `objects` are the references that are no text, by their text in the result.
+    An error concerns only its own namespace, which is then in `failed`: its links are left out, and its references have
+    the error. Errors of the home namespace are raised. `objects` are the references that are not text, by their text in
+    the result.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class Seen:
         self.home: Identity | None = None
         self.home_id: dict[Identity, int | None] = {}  # the id of home in each namespace
         self.failed: dict[Identity, VethError] = {}
-        self.short = False  # of descriptors, since the last slab was started
+        self.short = False  # whether descriptors have run out since the last slab was started
         self._with_home = with_home
         self._may_be_closed = may_be_closed
         self._objects = objects
@@ -85,8 +86,8 @@ class Seen:
     def open(self, namespaces: Namespaces, refs: Iterable[str]) -> list[tuple[str, OpenNetns]]:
         """Open the references, and note the errors of those that cannot be opened.
 
-        A namespace of an earlier slab may have ended, and another one may have its identity by now. Then what was read
-        of the former is forgotten, and its references are opened, too.
+        A namespace of an earlier slab may have ended, and another one may now have its identity. Then what was read of
+        the former is forgotten, and its references are opened again, too.
         """
         opened = self._opened(namespaces, refs)
         while self.cookies and (ended := namespaces.replaced(self.cookies)):
@@ -119,14 +120,14 @@ class Seen:
         return [ref for ref, place in self.places.items() if place in ended]
 
     def fail(self, place: OpenNetns, error: VethError) -> None:
-        """Note an error as that of `place` alone. Raises it if that is home, or if no namespace may be entered."""
+        """Note an error that concerns `place` alone. Raises it if that is home, or if no namespace may be entered."""
         if place.is_home or self._is_closed_to_all(place, error):
             raise error
         self.short = self.short or is_exhaustion(error)
         self.failed[place.identity] = error
 
     def _is_closed_to_all(self, place: OpenNetns, error: VethError) -> bool:
-        """Return whether a namespace that should be open may not be entered, as no other may."""
+        """Return whether a namespace cannot be entered because none can, although it was not expected to be closed."""
         if not isinstance(error, NotPermitted) or self.ref_of[place.identity] in self._may_be_closed:
             return False
         return not ns.can_enter()
@@ -134,7 +135,7 @@ class Seen:
     def add(
         self, namespaces: Namespaces, place: OpenNetns, links: Iterable[LinkMessage], addresses: Iterable[AddrMessage]
     ) -> None:
-        """Add links of `place`, each with its addresses. An earlier error of `place` does not count any more."""
+        """Add links of `place`, each with its addresses. This clears an earlier error of `place`."""
         identity, ref = place.identity, self.reference(place.identity)
         cookie = self.cookies[identity] = place.cookie
         by_index: dict[int, list[Address]] = {}

@@ -1,4 +1,4 @@
-"""Waiting for addresses that are the source of routes.
+"""Wait for addresses that are the source of routes.
 
 The kernel refuses a route whose source is an IPv6 address that it still checks for duplicates (EINVAL; ipv6_chk_addr in
 ip6_route_info_create, net/ipv6/route.c). The check takes up to two seconds from the moment at which the link has a
@@ -47,7 +47,7 @@ def sources_of(routes: Iterable[Route]) -> set[IPv6Address]:
 
 
 def until_checked(namespaces: Namespaces, sources: Sources) -> dict[tuple[OpenNetns, int], str]:
-    """Wait until the kernel has checked these addresses; return the links where that is in vain, each with the reason.
+    """Wait until the kernel has checked these addresses; return the links for which waiting is in vain, and why.
 
     Addresses that a link does not have are not waited for.
     """
@@ -60,7 +60,7 @@ def until_checked(namespaces: Namespaces, sources: Sources) -> dict[tuple[OpenNe
             try:
                 unchecked, why = _unchecked(namespaces, place, index, addresses, waited)
             except VethError:
-                unchecked, why = False, ""  # to send the route again reports the reason
+                unchecked, why = False, ""  # sending the route again reports the reason
             if why:
                 failed[place, index] = f"{why}: add nodad to the address, or the route later"
             if why or not unchecked:
@@ -71,7 +71,7 @@ def until_checked(namespaces: Namespaces, sources: Sources) -> dict[tuple[OpenNe
 
 
 def until_checked_anywhere(namespaces: Namespaces, place: OpenNetns, addresses: Collection[IPv6Address]) -> None:
-    """Wait until the kernel has checked these addresses, of whatever links of a namespace, or that is in vain."""
+    """Wait until the kernel has checked these addresses, on any links of a namespace, or waiting is in vain."""
     sources: dict[tuple[OpenNetns, int], set[IPv6Address]] = {}
     for each in addresses_of(read_addresses(namespaces, place)):
         if isinstance(each.interface.ip, IPv6Address) and each.interface.ip in addresses:
@@ -82,7 +82,7 @@ def until_checked_anywhere(namespaces: Namespaces, place: OpenNetns, addresses: 
 def _unchecked(
     namespaces: Namespaces, place: OpenNetns, index: int, addresses: Collection[IPv6Address], waited: float
 ) -> tuple[bool, str]:
-    """Return whether a link has one of the addresses that cannot be used yet, and why to wait for that is in vain."""
+    """Return whether a link has one of the addresses that cannot be used yet, and why waiting for it is in vain."""
     present = addresses_of(read_addresses(namespaces, place, index))
     for address in present:
         if address.usable or (ip := address.interface.ip) not in addresses:

@@ -1,7 +1,7 @@
-"""Reading many namespaces at once: links, their addresses, and where the other end of each veth is.
+"""Read many namespaces at once: links, their addresses, and where the other end of each veth is.
 
-:func:`survey` reads every link, :func:`inspect` single ones. What has been read is collected in `seen.py`, and the
-other ends are found in `peers.py`.
+:func:`survey` reads every link, :func:`inspect` only some. `seen.py` collects what has been read, and `peers.py` finds
+the other ends.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["LinkAt", "Survey", "SurveyedLink", "inspect", "survey"]
 _FEW: Final = 512  # links whose addresses are read individually (10 µs each), as there may be any number of others
 
 _Keys: TypeAlias = dict[str | int, list[Link] | None]
-"""The links to read in a namespace, by name or ifindex: any that has it (None), or only if it is one of these Links."""
+"""The links to read in a namespace, by name or ifindex: any link that has it (None), or only one of these Links."""
 
 _Opener = Callable[[], AbstractContextManager[Namespaces]]
 
@@ -42,7 +42,7 @@ def survey(
     *,
     fingerprints: bool = False,
 ) -> Survey:
-    """Read every namespace that `refs` lead to, and take their `fingerprints`, if asked to.
+    """Read every namespace that `refs` lead to, and take their `fingerprints`, if requested.
 
     Raises errors of the home namespace, and NotPermitted if no namespace can be entered, except for `may_be_closed`.
     """
@@ -77,8 +77,8 @@ def inspect(
     """Read single links, and resolve their references and `refs`.
 
     A link is (reference, name or ifindex, None), or (reference, ifindex, the Link that it must be). With
-    `ends_at_home`, the result has the other ends that are in the home namespace, too. Raises as :func:`survey`, and
-    NetnsNotFound for a closed Netns.
+    `ends_at_home`, the result has the other ends that are in the home namespace, too. Raises the same errors as
+    :func:`survey`, and NetnsNotFound for a closed Netns.
     """
     asked, refs = list(links), list(refs)
     texts = {*refs, *(ref for ref, *_ in asked if isinstance(ref, str))}
@@ -179,9 +179,9 @@ def _add_ends_at_home(
 
 
 def _as_text(ref: HasFileno | None, texts: Container[str], objects: dict[str, HasFileno]) -> str:
-    """Return the text for a reference that is none in the result, and note an open namespace under its own.
+    """Return the text for a reference in the result; note an open namespace under its own text.
 
-    The spelling of a Netns may lead elsewhere by now, and is that of another reference then. Raises NetnsNotFound.
+    The text of a Netns may lead elsewhere by now; then it belongs to another reference. Raises NetnsNotFound.
     """
     if ref is None:
         return ""
@@ -201,7 +201,7 @@ def _check_key(key: str | int) -> None:
 
 
 def _links(namespaces: Namespaces, place: OpenNetns, keys: _Keys) -> dict[int, LinkMessage]:
-    """Return those of the links that exist, by ifindex. A link that was found by name is not asked for by ifindex."""
+    """Return those of the links that exist, by ifindex. A link that was found by name is not read again by ifindex."""
     found: dict[int, LinkMessage] = {}
     names, indexes = [], set()
     for key in keys:
@@ -244,5 +244,5 @@ def _addresses(namespaces: Namespaces, place: OpenNetns, indexes: dict[int, Link
 
 
 def _all_addresses(namespaces: Namespaces, place: OpenNetns, indexes: dict[int, LinkMessage]) -> list[AddrMessage]:
-    """Do as :func:`_addresses`, for every link in `place`."""
+    """Do the same as :func:`_addresses`, for every link in `place`."""
     return _addresses(namespaces, place, indexes) if len(indexes) > _FEW else read_addresses(namespaces, place)

@@ -1,4 +1,4 @@
-"""A link that a call is about (:class:`Target`), the kernel's answers about it, and the errors that name it."""
+"""The link that a call works on (:class:`Target`), the kernel's answers about it, and the errors that name it."""
 
 from __future__ import annotations
 
@@ -33,10 +33,11 @@ T = TypeVar("T")
 
 
 class Target:
-    """A link that a call is about: its open namespace, its name, and the reference to the namespace as it was given.
+    """The link that a call works on: its open namespace, its name, and the reference to the namespace as given.
 
-    `request` is what errors say was requested ("set 'a'"), "" for a lookup. With `ifindex`, the link must have it; with
-    `only_if`, that must be true of the link and of the birth of its namespace; with `seen`, it must be that link.
+    `request` describes the request in errors ("set 'a'"); "" for a lookup. With `ifindex`, the link must have that
+    ifindex; with `only_if`, that must return True for the link and the birth of its namespace; with `seen`, it must be
+    that link.
     """
 
     __slots__ = ("ifindex", "name", "netns", "only_if", "place", "request", "seen")
@@ -60,11 +61,11 @@ class Target:
         self.seen = seen
 
     def renamed(self, name: str) -> Target:
-        """Return the link under another name."""
+        """Return the same target under another name."""
         return Target(self.place, name, self.netns, self.request, self.ifindex)
 
     def requesting(self, request: str) -> Target:
-        """Return the link with another request for it."""
+        """Return the same target with another request."""
         return Target(self.place, self.name, self.netns, request, self.ifindex)
 
     @property
@@ -93,7 +94,7 @@ class Target:
             raise renumbered(now, self.ifindex, self.name, self.netns, self.what)
 
     def check(self, namespaces: Namespaces, link: LinkMessage) -> LinkMessage:
-        """Return the link of this name. Raises LinkNotFound if it must be another one: by its ifindex, or that seen."""
+        """Return the link of this name. Raises LinkNotFound unless it has the required ifindex and is the link seen."""
         self.check_ifindex(link.ifindex)
         if self.seen is not None and is_another_in(namespaces, self.place, self.seen, link):
             raise replaced(self.name, self.netns, self.what)
@@ -152,7 +153,7 @@ def not_found(outcome: Outcome, name: str, netns: NetnsRef, request: str = "") -
 
 
 def renumbered(now: int, index: int | None, name: str, netns: NetnsRef, request: str) -> NetlinkError:
-    """Return LinkNotFound for a name that now belongs to the link with ifindex `now`, not to that with `index`."""
+    """Return LinkNotFound for a name that now belongs to the link with ifindex `now`, not to the link with `index`."""
     says = f"{describe(name, netns)} has ifindex {now} now, and not {index}: it is another link"
     error = refusal(Outcome(errno.ENODEV, "", ()), request, netns, says=says)
     assert isinstance(error, LinkNotFound)

@@ -1,7 +1,7 @@
-"""Waiting until the addresses of links can be used.
+"""Wait until the addresses of links can be used.
 
-A link carries traffic when its operstate is "up", for which both ends have to be up. An IPv6 address can be used after
-duplicate address detection, which takes one to two seconds more (RFC 4862, 5.4).
+A link carries traffic when its operstate is "up", which requires that both ends are up. An IPv6 address can be used
+after duplicate address detection, which takes one to two seconds more (RFC 4862, 5.4).
 
 If detection finds a duplicate on any of the links, waiting ends at once: the state DADFAILED is final
 (addrconf_dad_stop, net/ipv6/addrconf.c). If accept_dad is 2 and the duplicate is the link-local address of the MAC, the
@@ -57,7 +57,7 @@ class Awaited(Value):
         return describe(self.name, self.netns)
 
     def at(self, namespaces: Namespaces) -> Target:
-        """Return the link in its namespace. Raises LinkNotFound if the reference leads to another one by now."""
+        """Return the link in its namespace. Raises LinkNotFound if the reference now leads to another namespace."""
         target = Target(namespaces(self.netns), self.name, self.netns, f"wait for {self}")
         namespaces.cookie(target.place)
         if not target.place.is_still(self.birth):
@@ -65,7 +65,7 @@ class Awaited(Value):
         return target
 
     def find(self, namespaces: Namespaces, target: Target) -> LinkMessage:
-        """Return the link as it is now. Raises LinkNotFound, also if another one has its ifindex by now."""
+        """Return the link as it is now. Raises LinkNotFound, also if another link now has its ifindex."""
         link = find_at(namespaces, target, self.index)
         if self.known is not None and not self.known.is_now(link):
             raise target.refusal(Outcome(errno.ENODEV, "", ()), says="another link has its ifindex by now")
@@ -105,7 +105,7 @@ def _listener(place: OpenNetns) -> RtnlSocket:
 
 
 def _next_event(listeners: Sequence[RtnlSocket], timeout: float) -> None:
-    """Return after the next event that one of them receives, or after `timeout` seconds."""
+    """Return after the next event that one of the listeners receives, or after `timeout` seconds."""
     ready: Iterable[RtnlSocket] = listeners
     if len(listeners) > 1:
         poller = select.poll()

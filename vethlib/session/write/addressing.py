@@ -1,14 +1,16 @@
-"""The messages that turn the addresses that a link has into those that it is to have.
+"""The messages that turn the present addresses of a link into the desired ones.
 
-1. The addresses are read, and a :class:`Goal` has the desired ones; the messages follow from both, whatever the present
-   addresses are (:mod:`vethlib.address_order`). After sending, the addresses are read again and compared with the goal,
-   because an errno that is no error (EEXIST, EADDRNOTAVAIL) does not mean that the goal is reached.
-2. Messages that may be refused come first, and those that remove addresses last; only an address that a new one is to
-   replace is removed before it.
-3. An address is identified as by the kernel: local address, prefix length and peer. If a caller gives the first two and
-   the link has no such address without a peer, those with a peer are meant.
+1. The addresses are read, and a :class:`Goal` has the desired ones; the messages follow from the two, whatever the
+   present addresses are (:mod:`vethlib.address_order`). Afterwards, the addresses are read again and compared with the
+   goal, because an errno that is not treated as an error (EEXIST, EADDRNOTAVAIL) does not prove that the goal has been
+   reached.
+2. Messages that may be refused come first, and those that remove addresses last; only an address that a new address is
+   to replace is removed before it.
+3. An address is identified in the same way as by the kernel: by local address, prefix length and peer. If a caller
+   gives the first two and the link has no such address without a peer, those with a peer are meant.
 4. A present address that differs from a desired one in other attributes (:class:`vethlib.NewAddress`) is removed and
-   added again; lifetimes are changed in place. A desired address without attributes may have any.
+   added again; lifetimes are changed in place. If a desired address has no attributes, the present address may have
+   any.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ def take(address: Address, index: int) -> Step:
 
 
 def give(address: Address, index: int, fine: tuple[int, ...] = (errno.EEXIST,)) -> Step:
-    """Return the step that adds an address, exactly as it was read if it was."""
+    """Return the step that adds an address; one that was read is added exactly as it was."""
     interface = address.interface
     if address.message:
         request = restore_addr(parse_addr(address.message), index)
@@ -54,11 +56,11 @@ def give(address: Address, index: int, fine: tuple[int, ...] = (errno.EEXIST,)) 
 
 
 class Goal(Value):
-    """The addresses that a link is to have.
+    """The desired addresses of a link.
 
     With `whole`, `add` are all its addresses, in this order, except the link-local address that the kernel generates
-    from its MAC. Otherwise the link is to have those of `add` and not those of `gone`, and those of `order` in this
-    order. `again` are present, and are to be removed and added again, because that was requested or because they
+    from its MAC. Otherwise, the link is to have those of `add`, none of `gone`, and those of `order` in this order.
+    Those of `again` are present, and are to be removed and added again, because that was requested or because they
     differ (rule 4). New addresses get the owner mark `proto`.
     """
 
@@ -113,7 +115,7 @@ class Goal(Value):
         return bool(rearrangement(then, self.target(then)).take)
 
     def readds(self, present: Sequence[Address]) -> bool:
-        """Return whether :meth:`first` removes an address whose IP the link has afterwards."""
+        """Return whether :meth:`first` removes an address whose IP the link is to have afterwards."""
         then = added(present, self._new(present))
         target = self.target(then)
         taken = {each.interface.ip for each in (*self._unwanted(present), *rearrangement(then, target).take)}
@@ -121,7 +123,7 @@ class Goal(Value):
         return any(each.interface.ip in had for each in target)
 
     def unmet(self, present: Sequence[Address]) -> list[Step]:
-        """Return the steps that are still needed after :meth:`first`; none if the goal is reached."""
+        """Return the steps that are still needed after :meth:`first`; none if the goal has been reached."""
         rest = replace(self, again=_differing(present, self.add))
         differing = [address for address in present if address.identity in rest.again]
         remaining = removed(present, differing)
@@ -153,7 +155,7 @@ class Goal(Value):
         return [address for address in present if self._must_go(address, wanted)]
 
     def _must_go(self, address: Address, wanted: set[Identity]) -> bool:
-        """Return whether an address is none of all that the link is to have, which are `wanted`."""
+        """Return whether `wanted` are all addresses that the link is to have, and do not include this one."""
         identity = address.identity
         if identity in wanted or identity in self.again:
             return identity in self.again
@@ -170,9 +172,9 @@ class Goal(Value):
         return {address.identity for address in new if in_the_way(staying, [address])}
 
     def _take(self, addresses: Sequence[Address], others: Sequence[Address]) -> list[Step]:
-        """Return the steps that remove addresses, and add the others again that the kernel removes with a primary one.
+        """Return the steps that remove addresses, and add again those of the others that the kernel removes with them.
 
-        Where it makes those primary instead, they are present (rule 2 of address_order.py).
+        If the kernel makes one of those primary instead, they are still present (rule 2 of address_order.py).
         """
         primaries = [address for address in addresses if not address.secondary]
         return [
@@ -186,7 +188,8 @@ class Goal(Value):
     def _renewals(self, present: Iterable[Address], *, first: bool = False) -> Iterator[Step]:
         """Yield steps that give desired addresses their lifetimes; they keep their position.
 
-        Those that are to be permanent expire or are deprecated. At `first`, the lifetimes of all others start afresh.
+        Addresses that are to be permanent get theirs if they expire or are deprecated. At `first`, the lifetimes of all
+        others start afresh.
         """
         wanted = {identity: each for each in self.add if (identity := identity_of(each)) not in self.again}
         for address in present:
@@ -212,7 +215,7 @@ class Goal(Value):
 
 
 def _differing(present: Iterable[Address], wanted: Iterable[IPInterface]) -> frozenset[Identity]:
-    """Return which present addresses are desired with other attributes (rule 4)."""
+    """Return the present addresses that are desired with other attributes (rule 4)."""
     met: dict[Identity, Callable[[Address], bool]] = {}
     for each in wanted:
         if (is_met_by := getattr(each, "is_met_by", None)) is not None:
@@ -238,7 +241,7 @@ def _secondaries_first(addresses: Iterable[Address]) -> list[Address]:
 
 
 def as_sent(wanted: Sequence[T], version: Callable[[T], int] = attrgetter("version")) -> Sequence[T]:
-    """Return the order in which to add addresses so that they end up in this one (rule 3 of address_order.py)."""
+    """Return the order in which to add addresses so that they end up in the order given (address_order.py, rule 3)."""
     if len(wanted) < 2:
         return wanted
     ipv6 = [each for each in wanted if version(each) == 6]

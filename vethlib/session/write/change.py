@@ -1,11 +1,11 @@
 """Changing one link: completely, or not at all.
 
-Each field is a message of its own, so that a refusal names its field, and comes with the messages that undo it. If one
-is refused, those that succeeded are undone, last first; then addresses, routes and neighbours are restored as they
-were read (:mod:`.linksteps`, :mod:`.restoring`). The kernel goes on after a message that it refuses, so they are sent
-in several datagrams: those that can be undone without a trace, then the name, then those that remove something. The
-former name can become an alternative one only then, too, and addresses are added after a rename, which changes labels.
-Finally the addresses are read, and missing ones are added (:mod:`.addressing`).
+Each field has its own message, so that a refusal identifies its field, and each message is accompanied by those that
+undo it. If one is refused, those that succeeded are undone, last first; then addresses, routes and neighbours are
+restored as they were read (:mod:`.linksteps`, :mod:`.restoring`). The kernel goes on after a message that it refuses,
+so the messages are sent in several datagrams: those that can be undone without a trace, then the name, then those that
+remove something. Only after the rename can the former name become an alternative name, and addresses are added after
+it, too, because it changes labels. Finally the addresses are read, and missing ones are added (:mod:`.addressing`).
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Change(NamedTuple):
     """A requested change of a link; None leaves a field unchanged.
 
     `fields` has values of ``vethlib.endfields.table.FIELDS``. `addresses` is the whole set in order, except the
-    link-local address generated from the MAC; `add` and `remove` are differences, and those of `order` are to be in
-    that order.
+    link-local address generated from the MAC; `add` and `remove` are differences, and the addresses in `order` are to
+    be in that order.
     """
 
     new_name: str | None = None
@@ -66,9 +66,9 @@ class Change(NamedTuple):
         return self.addresses is not None or bool(self.add or self.remove or self.order)
 
     def touches_addresses(self, before: LinkMessage) -> bool:
-        """Return whether the change may remove addresses, or add some, so that they must be read first.
+        """Return whether the change may remove or add addresses, so that they must be read first.
 
-        Setting the link down, also to undo up, drops those of IPv6, and so does a VRF that it joins.
+        Setting the link down (also to undo setting it up) drops its IPv6 addresses, and so does joining a VRF.
         """
         switched = self.up not in (None, before.up) or self.ipv6 not in (None, before.ipv6)
         early = MASTER in self.fields
@@ -80,9 +80,9 @@ class Change(NamedTuple):
         return self.name_after(before) != before.name and any(last)
 
     def causes(self, before: LinkMessage, goal: Goal | None, addresses: Sequence[Address]) -> set[str]:
-        """Return what in the change may cost the link late fields (``TAKES_LATE``).
+        """Return the parts of the change that may cost the link late fields (``TAKES_LATE``).
 
-        A rename is not among it, because that is so only if the kernel refuses it at first.
+        A rename is not among them, because it does so only if the kernel refuses it at first.
         """
         return {"mac", MASTER} & self.fields.keys() | {
             cause
@@ -101,11 +101,11 @@ class Change(NamedTuple):
         return switched or MASTER in self.fields or self.mtu_after(before) != before.mtu
 
     def name_after(self, before: LinkMessage) -> str:
-        """Return the name that the link is to have."""
+        """Return the name that the link has after the change."""
         return self.new_name or before.name
 
     def mtu_after(self, before: LinkMessage) -> int:
-        """Return the MTU that the link is to have."""
+        """Return the MTU that the link has after the change."""
         mtu: int = self.fields.get("mtu", before.mtu)
         return mtu
 
@@ -153,7 +153,7 @@ def change(namespaces: Namespaces, target: Target, wanted: Change) -> Link:
 
 
 def _with_master(namespaces: Namespaces, target: Target, wanted: Change) -> Change:
-    """Return the change with the ifindex of the master. Raises LinkNotFound, or NetlinkError if it is no master."""
+    """Return the change with the ifindex of the master. Raises LinkNotFound, or NetlinkError if it takes no ports."""
     name = wanted.fields[MASTER]
     found = find_masters(namespaces, target.place, [name])[name]
     if isinstance(found, Outcome):
@@ -162,7 +162,7 @@ def _with_master(namespaces: Namespaces, target: Target, wanted: Change) -> Chan
 
 
 def _present(namespaces: Namespaces, place: OpenNetns, before: LinkMessage, wanted: Change) -> dict[str, Any]:
-    """Return the values that the fields to be changed have now, except the late ones."""
+    """Return the present values of the fields to be changed, except the late fields."""
     further = {name: value for name, value in wanted.fields.items() if FIELDS[name].read is None and name not in LATE}
     settings = {setting.name for setting in further.get(SYSCTLS, ())}
     if STABLE_SECRET in settings and ADDR_GEN_MODE not in settings:
@@ -172,8 +172,8 @@ def _present(namespaces: Namespaces, place: OpenNetns, before: LinkMessage, want
 
 
 def _found(namespaces: Namespaces, target: Target, wanted: Change) -> LinkMessage:
-    """Return the link before the change. Raises LinkNotFound if it is not the one that the caller means."""
-    # A cache is told neither whether the link has IPv6, nor of every change of an alias.
+    """Return the link before the change. Raises LinkNotFound if it is not the link that the caller means."""
+    # A cache receives no event for IPv6 being disabled, nor for every change of an alias.
     needs_ipv6 = wanted.ipv6 is not None or wanted.fields.get("mtu", IPV6_MIN_MTU) < IPV6_MIN_MTU
     ask = find if needs_ipv6 or target.only_if is not None else find_known
     before = ask(namespaces, target)
@@ -205,8 +205,8 @@ def _carry_out(
     sent: LinkSteps, steps: Sequence[Sequence[Step]], goal: Goal | None, wanted: Change, *, keeps_foreign: bool
 ) -> Link:
     before = sent.before
-    # Enabled before addresses are added, but a link has no such setting below the minimum; disabled last, because that
-    # removes addresses.
+    # IPv6 is enabled before addresses are added, but below the minimal MTU a link has no such setting; it is disabled
+    # last, because that removes addresses.
     early = wanted.ipv6 is True and before.mtu >= IPV6_MIN_MTU
     direct = {field: value for field, value in wanted.fields.items() if FIELDS[field].direct}
     at_first, mac, *rest = steps
@@ -222,7 +222,7 @@ def _carry_out(
     for together in rest:
         sent.send(together)
     if wanted.ipv6 and not early and decides_addresses(direct):
-        # With the larger MTU, the kernel has generated an address, before the link has these settings.
+        # When the MTU rose, the kernel has generated an address, before these settings were restored.
         sent.switch_ipv6(on=False)
         sent.write_settings(direct)
         direct = {}
@@ -278,17 +278,17 @@ def _steps(
         others = tuple(name for name in altnames if name != before.name)
         changes[ALTNAMES] = list(FIELDS[ALTNAMES].steps(index, present[ALTNAMES], others))
         former = list(FIELDS[ALTNAMES].steps(index, others, altnames))
-    # Setting the link down drops the IPv6 ones before others are added (addrconf_ifdown).
+    # Setting the link down drops its IPv6 addresses before others are added (addrconf_ifdown).
     stay = [address for address in addresses if address.interface.version == 4 or wanted.up is not False]
-    if renames:  # what is added again after that has its name as the label
+    if renames:  # addresses that are added again afterwards get the new name as their label
         name = wanted.name_after(before)
         stay = [replace(each, message=without_own_label(each.message, name)) for each in stay]
     first, last = ([], []) if goal is None else goal.first(stay)
-    # Last if it falls, because IPv6 needs 1280 bytes.
+    # Last if it is reduced, because IPv6 needs 1280 bytes.
     mtu = changes.pop("mtu", [])
     shrinks = wanted.mtu_after(before) < before.mtu
     yield [step for name, several in changes.items() if FIELDS[name].early for step in several]
-    # When IPv6 begins on the link, the kernel makes an address of the MAC that it has.
+    # When IPv6 is enabled on the link, the kernel generates an address from its present MAC.
     yield changes.pop("mac", []) if wanted.ipv6 else []
     steps = [step for name, several in changes.items() if not FIELDS[name].early for step in several]
     steps += [] if shrinks else mtu
@@ -300,14 +300,14 @@ def _steps(
         steps.append(Step("up", set_link(index, up=True), () if before.up else (set_link(index, up=False),)))
     yield steps
     yield renames
-    yield first if renames else []  # after it, because it changes labels
+    yield first if renames else []  # after the rename, because it changes labels
     yield former + last + (mtu if shrinks else [])
 
 
 def _check_mtu(before: LinkMessage, addresses: Sequence[Address], wanted: Change, goal: Goal | None) -> None:
     """Raise InvalidValue if the link would have an IPv6 address and too small an MTU for it.
 
-    The kernel would drop the address silently (addrconf_notify). It generates its own again when it can.
+    The kernel would drop the address silently (addrconf_notify); it generates its own again when that becomes possible.
     """
     mtu = wanted.mtu_after(before)
     check_ipv6(wanted.ipv6, (), mtu)
@@ -320,7 +320,7 @@ def _check_mtu(before: LinkMessage, addresses: Sequence[Address], wanted: Change
 
 
 def _rename_steps(before: LinkMessage, wanted: Change) -> list[Step]:
-    """Return the step for the name, which also changes labels of IPv4 addresses: undoing it does not restore those."""
+    """Return the step for the name. It also changes labels of IPv4 addresses, which undoing it does not restore."""
     if (name := wanted.name_after(before)) == before.name:
         return []
     index = before.ifindex

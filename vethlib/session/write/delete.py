@@ -1,12 +1,12 @@
-"""Deleting links: many for the price of one (:mod:`.grouped`).
+"""Delete links: many for the price of one (:mod:`.grouped`).
 
 A pair is deleted through either end. If the named ends are in many namespaces but their peers are in the home
 namespace, the peers are deleted, so that it is still one unregistration. Others take one unregistration per namespace,
 in several threads, because their waits overlap.
 
-Between the look at all links and the deletion in a foreign namespace, seconds may pass. Its references may lead
-elsewhere by then, so it stays open meanwhile. A veth of another program may have the ifindex of a link that was found,
-so each link is looked at once more.
+Between the look at all links and the deletion in a foreign namespace, seconds may pass. The references to that
+namespace may lead elsewhere by then, so it stays open meanwhile. A veth of another program may have got the ifindex of
+a link that was found, so each link is read once more.
 """
 
 from __future__ import annotations
@@ -34,17 +34,19 @@ __all__ = ["DeleteItem", "Deletion", "delete_indexes", "look"]
 
 _THREADS: Final = 16
 _KEPT_OPEN: Final = SLAB
-"""Foreign namespaces that stay open from the look to the deletion; of more than these, the references are followed, and
-of all of them if there are too few descriptors."""
+"""The most foreign namespaces that stay open from the look to the deletion.
+
+For any others, and for all if there are too few descriptors, the references are followed again.
+"""
 
 
 def delete_indexes(
     namespaces: Namespaces, place: OpenNetns, groups: Mapping[int, int], *, marks_are_dear: bool = False
 ) -> None:
-    """Delete links of `place` by ifindex; those that are already gone are no error. Raises NetlinkError.
+    """Delete links of `place` by ifindex; it is no error if some are already gone. Raises NetlinkError.
 
-    `groups` has the link group of each, which is restored if the link cannot be deleted. Marks are dear on links that
-    are up and have IPv6.
+    `groups` has the link group of each, which is restored if the link cannot be deleted. Marking is expensive
+    (`marks_are_dear`) for links that are up and have IPv6.
     """
     if len(groups) == 1:
         (outcome,) = namespaces.exchange(place, [delete_link(index) for index in groups])
@@ -77,7 +79,7 @@ class _Named(NamedTuple):
 
 
 DeleteItem: TypeAlias = Item | tuple[str, NetnsRef, int]
-"""A link to delete: a name in a namespace, or an End. With an ifindex, or as a Link, only if it still has that one."""
+"""A link to delete: a name in a namespace, or an End; with an ifindex, or as a Link, only if that still matches."""
 
 
 class Deletion:
@@ -179,7 +181,7 @@ class Deletion:
         return found
 
     def _keep_open(self, places: Iterable[OpenNetns]) -> None:
-        """Keep namespaces open; none if a descriptor is refused, because others will be needed before the deletion."""
+        """Keep namespaces open, or none if a descriptor is refused: more will be needed before the deletion."""
         try:
             for place in places:
                 if len(self._open) < self._most_open and place.birth not in self._open:
@@ -198,7 +200,7 @@ class Deletion:
                 del self._open[birth]
 
     def _fail(self, positions: Iterable[int], error: VethError) -> None:
-        """Note an error of several items; each gets a copy of its own, which names it."""
+        """Note an error of several items; each item gets its own copy, which names it."""
         for position in positions:
             self._errors[position] = copy_for(error, self._items[position])
 
@@ -223,7 +225,7 @@ class Deletion:
         return found
 
     def _miss(self, position: int, link: LinkMessage | None) -> None:
-        """Note that an item is missing, unless that is no error; `link` is another link that has its name."""
+        """Note that an item is missing, unless that is permitted; `link` is another link that has its name."""
         if self._missing_ok:
             return
         (name, netns), index = self._items[position], self._indexes[position]
@@ -236,7 +238,7 @@ class Deletion:
             self._errors[position] = replaced(name, netns, request)
 
     def _is_another(self, position: int, link: LinkMessage, place: OpenNetns, *, peer_is_home: bool) -> bool:
-        """Return whether an item is a Link, and this is another link by now. Later, :class:`KnownVeth` shows that."""
+        """Return whether an item is a Link and `link` is a different one. Later, :class:`KnownVeth` is compared."""
         seen = self._seen[position]
         if seen is None:
             return False
@@ -271,7 +273,7 @@ class Deletion:
                 self._fail((one.position for named in targets.values() for one in named), error)
 
     def _delete_foreign(self, groups: Sequence[tuple[Birth, list[_Named]]]) -> None:
-        # First those that are open, so that their descriptors are there for others.
+        # First those that are open, so that their descriptors become available for others.
         groups = sorted(groups, key=lambda each: each[0] not in self._open)
         for slab in slabs(groups):
             with self._open_namespaces() as namespaces:
@@ -287,7 +289,7 @@ class Deletion:
             self._close(birth for birth, _ in slab)
 
     def _reopen_slab(self, namespaces: Namespaces, slab: Slab[tuple[Birth, list[_Named]]]) -> list[_Work]:
-        """Open the namespaces of a slab that are not open any more, or note that it is short."""
+        """Open those namespaces of a slab that are no longer open, or note that it is short."""
         work: list[_Work] = []
         slab.short = False
         for birth, group in slab:
@@ -304,7 +306,8 @@ class Deletion:
     def _reopen(self, namespaces: Namespaces, birth: Birth, group: Sequence[_Named]) -> OpenNetns | None:
         """Open a namespace again by any of its references.
 
-        If none leads there, that is an error: the namespace may have ended, with the links, or be in use elsewhere.
+        If none leads there, it is an error: the namespace may have ended, and the links with it, or be in use
+        elsewhere.
         """
         error: VethError | None = None
         for named in (group[positions[0]] for positions in by_reference(named.ref for named in group)):
@@ -323,7 +326,7 @@ class Deletion:
         return NetnsNotFound(f"delete {what}: {says}", netns=str(named.ref or ""))
 
     def _still_meant(self, namespaces: Namespaces, place: OpenNetns, group: Sequence[_Named]) -> list[_Named]:
-        """Return the links that still exist and are meant: the answer of `only_if` may be seconds old."""
+        """Return the links that still exist and are still meant: the answer of `only_if` may be seconds old."""
         left: list[_Named] = []
         try:
             for named, link in _still_there(namespaces, place, group):
@@ -358,7 +361,7 @@ _ByPlace: TypeAlias = dict[Identity, tuple[OpenNetns, list[int]]]
 
 
 def _still_there(namespaces: Namespaces, place: OpenNetns, group: Sequence[_Named]) -> list[tuple[_Named, LinkMessage]]:
-    """Return those links that still exist, as they are now, and not others that have their ifindexes."""
+    """Return those links that still exist, as they are now, but no other links that have got their ifindexes."""
     now = look(namespaces, place, [named.link.ifindex for named in group])
     return [
         (named, link)

@@ -1,26 +1,26 @@
-"""Deleting many links of one namespace with one unregistration.
+"""Delete many links of one namespace with one unregistration.
 
 The kernel waits for an RCU grace period per unregistration: 16 ms, for any number of links. So links that are deleted
-together are put into a group of their own, and the group is deleted with one message (rtnl_group_dellink). These rules
-make this safe for all other links:
+together are put into a separate group, and the group is deleted with one message (rtnl_group_dellink). These rules make
+this safe for all other links:
 
 1. The caller names each link by its ifindex, having read it as a veth with the given name.
-2. The group is a random number above 2³¹, which :func:`~vethlib.links.check_group` admits for no link and other tools
-   do not use. No table is read to find a free number, because while links are created and deleted all the time, no
-   dump is whole. Another program would have to guess the number within a millisecond.
+2. The group is a random number above 2³¹, which :func:`~vethlib.links.check_group` admits for no link, and which other
+   tools do not use. No table is read to find a free number, because no dump is whole while links are being created and
+   deleted all the time. Another program would have to guess the number within a millisecond.
 3. Marks and deletion are one datagram, and so one system call, unless they are too many; an interruption between two
    datagrams restores the old groups.
 
 Two things take time that grows with the number of other links, so that deleting n links takes time n²:
 
 4. For each link that has an IPv4 address, the kernel walks all routes of the namespace (fib_table_flush,
-   net/ipv4/fib_trie.c), but not if the address went before. So from `MANY` links on, their addresses are removed first.
-   An interruption restores them, too; routes that other programs added through them are lost.
+   net/ipv4/fib_trie.c), but not if the address was removed before. So from `MANY` links on, their addresses are removed
+   first. An interruption restores them, too; routes that other programs added through them are lost.
 5. A mark on a link that is up and has IPv6 makes the kernel walk all IPv6 routes of the namespace (rt6_sync_up,
-   net/ipv6/route.c). Links that were created in a random group of their own (``create_many(together=True)``) need none:
-   if the links are exactly the members of that group, which a whole dump of all links has just shown, the group is
-   deleted as it is. If they are more than half of the members, the others (veth links, too) are marked instead, and
-   stay together in a new group. The number was never given to anybody, and the ip program refuses such numbers.
+   net/ipv6/route.c). Links that were created together in a random group (``create_many(together=True)``) need no mark:
+   if the links are exactly the members of that group, as a whole dump of all links has just shown, the group is deleted
+   as it is. If they are more than half of the members, the others (veth links, too) are marked instead, and stay
+   together in a new group. No other program knows the number, and ``ip`` refuses such numbers.
 """
 
 from __future__ import annotations
@@ -39,26 +39,26 @@ from vethlib.session.core.namespaces import Namespaces, OpenNetns
 __all__ = ["GONE", "GroupDeletion", "is_private", "random_group"]
 
 MANY: Final = 256
-"""Links whose IPv4 addresses are removed before them: from here on, it takes less time than it saves."""
+"""The number of links from which removing their IPv4 addresses first takes less time than it saves."""
 
 GONE: Final = (0, errno.ENODEV)
 
 
 def random_group() -> int:
-    """Return a group that no link can be given, and that nobody else uses (rule 2)."""
+    """Return a group that cannot be given to a link, and that nobody else uses (rule 2)."""
     return 1 << 31 | int.from_bytes(os.urandom(4), "little") >> 1
 
 
 def is_private(group: int) -> bool:
-    """Return whether it may be a :func:`random_group`."""
+    """Return whether a group may be a :func:`random_group`."""
     return group >= 1 << 31
 
 
 class GroupDeletion:
     """The deletion of links of `place`; `groups` has the link group of each, which is restored if it stays.
 
-    If `marks_are_dear`, links that are a group already are not marked (rule 5). :meth:`run` has two handlers; the outer
-    one is for an interruption of the inner one (see undo.py).
+    If `marks_are_dear`, links that already form a group are not marked (rule 5). :meth:`run` has two handlers; the
+    outer one is for an interruption of the inner one (see undo.py).
     """
 
     __slots__ = (
@@ -112,7 +112,7 @@ class GroupDeletion:
             self._mark_and_delete()
 
     def _remove_addresses(self) -> None:
-        """Remove their IPv4 addresses, as far as that is possible; it only saves time."""
+        """Remove the IPv4 addresses of the links, as far as possible; this only saves time."""
         groups = self._groups
 
         def wanted(body: bytes) -> bytes | None:
@@ -121,7 +121,7 @@ class GroupDeletion:
         outcome = self._namespaces.dump(self._place, dump_addrs(family=AF_INET), wanted, 1)
         if outcome.errno:
             return
-        # Last first, so that secondary addresses do not go with their primary one, but on their own account.
+        # Last first, so that secondary addresses are removed individually and not with their primary.
         self._addresses = [body for body in reversed(outcome.bodies) if body is not None]
         requests = [delete_same(body) for body in self._addresses]
         self._removals = self._namespaces.begin(self._place, requests)
@@ -135,7 +135,7 @@ class GroupDeletion:
         self._namespaces.run(self._place, exchange)
 
     def _delete_as_created(self) -> bool:
-        """Delete the group in which they were created, if that is possible; return whether it was tried."""
+        """Delete the group in which the links were created, if that is possible; return whether it was tried."""
         group, *others = set(self._groups.values())
         if others or not is_private(group):
             return False
@@ -163,7 +163,7 @@ class GroupDeletion:
         return {} if outcome.errno else dict(filter(None, outcome.bodies))
 
     def _regrouped(self, rest: set[int], group: int) -> bool:
-        """Put the other members into a new group, so that they stay; return whether all that exist are in it."""
+        """Put the other members into a new group, so that they stay; return whether all that still exist are in it."""
         if not rest:
             return True
         new = random_group()

@@ -1,4 +1,4 @@
-"""Steps sent for one link: what is tried a second time, and how all of them are undone."""
+"""Steps sent for one link: which are tried a second time, and how all of them are undone."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ if TYPE_CHECKING:
 __all__ = ["LinkSteps", "decides_addresses"]
 
 _MAY_BE_MADE: Final = (0, LOST.errno)
-"""A step that was not made can be undone, too: that changes nothing."""
+"""Undoing a step that was not carried out is harmless: it changes nothing."""
 
 # The address is present again, or already gone; or the link is gone, with everything.
 _AS_GOOD_AS_UNDONE: Final = (0, errno.EEXIST, errno.EADDRNOTAVAIL, errno.ENXIO, errno.ENODEV)
 
 _MAKES_NONE: Final = "1"
-"""The ADDR_GEN_MODE of a link for which the kernel makes no address (IN6_ADDR_GEN_MODE_NONE)."""
+"""The ADDR_GEN_MODE of a link for which the kernel generates no address (IN6_ADDR_GEN_MODE_NONE)."""
 
 
 class LinkSteps:
     """Steps sent for one link, and their undoing.
 
-    `addresses` are those it had if they may have to be restored, and `mac` is that which the steps give it, if any.
-    With `readdresses`, the steps may also remove or add some; otherwise, they change labels at most.
+    `addresses` are those that the link had, if they may have to be restored, and `mac` is the MAC that the steps give
+    it, if any. With `readdresses`, the steps may also remove or add addresses; otherwise, they change labels at most.
     """
 
     def __init__(
@@ -68,10 +68,10 @@ class LinkSteps:
         self._addresses = addresses
         self._readdresses = readdresses and addresses is not None
         self._sent: list[tuple[Sequence[Step], Exchange]] = []
-        self._had_ipv6: bool | None = None  # before it was switched, or lost
+        self._had_ipv6: bool | None = None  # before it was switched or lost
         self._switched_ipv6 = False
         self._ipv6_settings: Sequence[Sysctl] = ()  # if they may be lost
-        self._direct = direct  # what is no message and is to be changed, as it was
+        self._direct = direct  # former values of the fields to be changed that no message sets
         self._wrote_settings = False
         self.late = LateFields(namespaces, target, before)
         self._mac = mac
@@ -79,7 +79,7 @@ class LinkSteps:
         self._is_undone = False
 
     def send(self, steps: Sequence[Step]) -> None:
-        """Send one datagram. Raises for the first step that is refused and that no second attempt can save."""
+        """Send one datagram. Raises the error of the first step that is refused for good, despite a second attempt."""
         if not steps:
             return
         for step, outcome in zip(steps, self._send(steps), strict=True):
@@ -90,7 +90,7 @@ class LinkSteps:
 
     def _send(self, steps: Sequence[Step]) -> list[Outcome]:
         exchange = self.namespaces.begin(self.target.place, [step.request for step in steps])
-        self._sent.append((steps, exchange))  # before any of it is done
+        self._sent.append((steps, exchange))  # before any step is carried out
         self.namespaces.run(self.target.place, exchange)
         return exchange.outcomes
 
@@ -145,15 +145,16 @@ class LinkSteps:
                 self._ipv6_settings = [mtu]
 
     def write_settings(self, fields: Mapping[str, Any]) -> None:
-        """Write fields that are no messages."""
+        """Write fields that no message sets."""
         self._wrote_settings = True
         for error in write_settings(self.namespaces, {self.target.place: {self.before.ifindex: fields}}).values():
             raise error
 
     def reach_late(self, wanted: Mapping[str, Any]) -> None:
-        """Change the late fields, from what the other steps have left of them.
+        """Change the late fields, starting from what the other steps have left of them.
 
-        If a route was refused because its source is still being checked for duplicates, try again when it is not.
+        If a route is refused because its source is still being checked for duplicates, it is tried again after the
+        check.
         """
         try:
             self._change_late(wanted)
@@ -179,7 +180,7 @@ class LinkSteps:
     def _change_late(self, wanted: Mapping[str, Any]) -> None:
         present = read_further(self.namespaces, self.target.place, self.before, wanted) if wanted else {}
         for name, value in wanted.items():
-            # What they were is in `late`: they are undone once the link has its addresses again.
+            # Their former values are in `late`: they are undone once the link has its addresses again.
             self.send(list(FIELDS[name].steps(self.before.ifindex, present[name], value)))
 
     def keep_addresses(self) -> None:
@@ -188,7 +189,7 @@ class LinkSteps:
         self._restore_addresses(self._addresses)
 
     def read_link(self) -> Link:
-        """Read the link, whatever its name is: another program may rename it as soon as it has changed."""
+        """Read the link by its ifindex: another program may rename it as soon as it has changed."""
         message = find_at(self.namespaces, self.target, self.before.ifindex)
         return with_addresses(self.namespaces, self.target, message)
 
@@ -224,7 +225,7 @@ class LinkSteps:
                     note(cause, failure)
 
     def _steps_back(self) -> Iterator[Callable[[], None]]:
-        """Yield the steps of undoing. None is for another link that has the ifindex by now."""
+        """Yield the steps of undoing; there are none if another link now has the ifindex."""
         yield self._find_again
         if not self._is_replaced:
             yield self._read_late
@@ -245,12 +246,12 @@ class LinkSteps:
 
     @property
     def _may_have_lost(self) -> bool:
-        """Whether the link may have lost something: by a message, or by switching IPv6, which is none."""
+        """Whether the link may have lost something: by a message, or by switching IPv6, which takes no message."""
         return bool(self._sent) or self._had_ipv6 is not None
 
     def _read_late(self) -> None:
         if self._may_have_lost:
-            # Taking back what was added costs a link something if it had no address of IPv4 before.
+            # Removing an added address costs a link something if it had no IPv4 address before.
             had_ipv4 = any(address.interface.version == 4 for address in self._addresses or ())
             is_costly = self._readdresses and not had_ipv4
             self.late.read_rest(readdressed=self._readdresses, is_costly=is_costly)
@@ -268,12 +269,12 @@ class LinkSteps:
             if step.undo and _may_be_made(step, outcome)
         ]
         undone = [(step, request) for step in reversed(done) for request in step.undo]
-        # The MAC first: when IPv6 begins on the link again, the kernel makes an address of it.
+        # The MAC first: when IPv6 is enabled on the link again, the kernel generates an address from it.
         undone.sort(key=lambda each: not each[0].what.startswith("mac "))
         outcomes = self.namespaces.exchange(self.target.place, [request for _, request in undone]) if undone else []
         for (step, _), outcome in zip(undone, outcomes, strict=True):
             taken = outcome.errno == errno.EEXIST and step.what.startswith("name ")
-            # An alternative name is gone already if this is the second time that the change is undone.
+            # If this is the second attempt at undoing the change, an alternative name is already gone.
             gone = outcome.errno == errno.ENOENT and step.what.startswith("altname ")
             if taken or (outcome.errno not in _AS_GOOD_AS_UNDONE and not gone):
                 raise refusal(outcome, f"{self.target.what}: undo {step.what}", self.target.netns)
@@ -294,7 +295,7 @@ class LinkSteps:
             restore_all(self.namespaces, self.target.place, link.ifindex, self._ipv6_settings)
 
     def _link_now(self) -> LinkMessage | None:
-        """Return the link as it is now; None if it is gone. Raises LinkNotFound if another one has its ifindex."""
+        """Return the link as it is now; None if it is gone. Raises LinkNotFound if another link has its ifindex."""
         (now,) = self.namespaces.exchange(self.target.place, [get_link(self.before.ifindex)])
         if now.errno == errno.ENODEV:
             return None
@@ -311,10 +312,10 @@ class LinkSteps:
             self._restore_addresses(self._addresses)
 
     def _take_generated(self) -> None:
-        """Remove the link-local addresses that the kernel has made because of settings which it does not have any more.
+        """Remove the link-local addresses that the kernel generated because of settings that have since been undone.
 
-        If the link had none that it should have had, the kernel was still to make it. If it has lost those that it had,
-        the kernel has made the new ones in their place.
+        If the link had none although it was due to get one, the kernel was about to generate it. If it has lost those
+        that it had, the kernel has generated the new ones in their place.
         """
         if self._addresses is None or not self._wrote_settings or not decides_addresses(self._direct):
             return
@@ -346,12 +347,12 @@ class LinkSteps:
 
 
 def decides_addresses(direct: Mapping[str, Any]) -> bool:
-    """Return whether the settings among these fields decide which address the kernel generates."""
+    """Return whether settings among these fields decide which address the kernel generates."""
     return any(setting.name in (STABLE_SECRET, ADDR_GEN_MODE) for setting in direct.get(SYSCTLS, ()))
 
 
 def _may_be_made(step: Step, outcome: Outcome) -> bool:
-    """Return whether a step may have changed something. EPERM: the kernel has not looked at it (rtnetlink_rcv_msg)."""
+    """Return whether a step may have changed something. EPERM: the kernel did not look at it (rtnetlink_rcv_msg)."""
     return outcome.errno in _MAY_BE_MADE or (step.halves and outcome.errno != errno.EPERM)
 
 

@@ -1,4 +1,4 @@
-"""The masters of links: looked up by name, since the kernel takes only their ifindex."""
+"""The masters of links: looked up by name, because the kernel accepts only their ifindex."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ __all__ = ["find_masters", "no_master"]
 _NO_MASTER: Final = Outcome(errno.EOPNOTSUPP, "", ())
 
 _NEVER: Final = ("veth", "")
-"""The kinds of links that take no ports: their drivers have no ndo_add_slave. Without a kind: lo, network cards."""
+"""The kinds of links that take no ports: their drivers have no ndo_add_slave. lo and network cards have no kind."""
 
 
 def find_masters(namespaces: Namespaces, place: OpenNetns, names: Iterable[str]) -> dict[str, MasterName | Outcome]:
-    """Return the links of these names in a namespace, or why they cannot be masters. "" is none, and costs nothing.
+    """Return the links of these names in a namespace, or why they cannot be masters. "" means no master, at no cost.
 
-    A link that takes no ports is refused here, before anything is sent, because the kernel would take the link that is
-    to be attached to it out of its present master first.
+    A link that takes no ports is refused here, before anything is sent, because the kernel would first detach the link
+    that is to be attached from its present master.
     """
     found: dict[str, MasterName | Outcome] = {"": MasterName("")}
     wanted = [name for name in dict.fromkeys(names) if name]
@@ -40,7 +40,7 @@ def find_masters(namespaces: Namespaces, place: OpenNetns, names: Iterable[str])
 
 
 def no_master(outcome: Outcome, name: str, netns: NetnsRef) -> str:
-    """Put into words why a link cannot have this master."""
+    """Describe why a link cannot have this master."""
     if outcome.errno == errno.EOPNOTSUPP:
         return f"its master {name} takes no ports: give a bridge or VRF in {spell(netns)}"
     return f"its master {describe(name, netns)} does not exist: create it first (ip link add {name} type bridge)"

@@ -1,4 +1,4 @@
-"""Moving one link to another namespace, and renaming it by the way: it is moved completely, or stays as it is."""
+"""Move one link to another namespace, perhaps with another name: it is moved completely, or stays as it is."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def move(namespaces: Namespaces, target: Target, destination: OpenNetns, to: Net
 
     With `name`, it has that name there.
     """
-    # To recognise the link there takes its peer, of which a cache receives no events, and to bring it back IPv6, too.
+    # Recognising the link there takes its peer, for which a cache receives no events; bringing it back takes IPv6, too.
     before = find(namespaces, target)
     target.check(namespaces, before)
     renamed = name is not None and name != before.name
@@ -58,7 +58,7 @@ def move(namespaces: Namespaces, target: Target, destination: OpenNetns, to: Net
 
 
 def _arrived(namespaces: Namespaces, there: Target, before: LinkMessage) -> LinkMessage:
-    """Return a link that was moved, which another program may have changed there at once, as udev renames new links."""
+    """Return a link that was moved; another program may have changed it there at once, as udev renames new links."""
     link = _moved(namespaces, there.place, before, [there.name])
     if link is None:
         link = holders(namespaces, [(there.place, there.name)]).get((there.place, there.name))
@@ -72,12 +72,12 @@ def _arrived(namespaces: Namespaces, there: Target, before: LinkMessage) -> Link
 def _moved(
     namespaces: Namespaces, destination: OpenNetns, before: LinkMessage, names: Iterable[str]
 ) -> LinkMessage | None:
-    """Return the link with its name, by one of these or else by what it keeps; None if it is not in the destination."""
+    """Return the link in the destination, found by one of the names, or by what it keeps; None if it is not there."""
     for link in holders(namespaces, [(destination, name) for name in names]).values():
         if _is_moved(link, before):
             return link
     alike = [link for link in table(namespaces, destination) if _is_moved(link, before)]
-    if len(alike) > 1:  # of some kinds, such as tun, many links look alike
+    if len(alike) > 1:  # many links of some kinds, such as tun, look alike
         alike = [link for link in alike if link.ifindex == before.ifindex]
     return alike[0] if alike else None
 
@@ -87,7 +87,7 @@ def _move_renamed(
 ) -> None:
     """Move a link and rename it in one message, or leave it where it is, as it is.
 
-    The kernel looks at the new name before the move only if the old one is taken there, and otherwise after it
+    The kernel checks the new name before the move only if the old name is taken there, and otherwise after it
     (do_setlink). So the name is looked up first; if another program takes it just then, the link is brought back.
     """
     if name in before.altnames:
@@ -109,9 +109,9 @@ def _move_renamed(
 
 
 class _WayBack:
-    """The way back of a link that was moved, and not renamed unless the answer was lost.
+    """The way back for a link that was moved, but not renamed (unless the answer was lost).
 
-    `there` is its ifindex in the destination as long as it is there, and `is_back` whether it has returned or stayed.
+    `there` is its ifindex in the destination while it is there, and `is_back` tells whether it has returned or stayed.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class _WayBack:
 
 
 def _back_and_as_it_was(way_back: _WayBack, losses: _Losses) -> Iterator[Callable[[], None]]:
-    """Yield the steps of undoing. Losses are restored by name, which another link has if this one is not back."""
+    """Yield the steps of undoing. Losses are restored by name, which may be another link's if this one is not back."""
     yield way_back.bring_back
     if way_back.is_back:
         yield from losses.steps()
@@ -170,9 +170,9 @@ def _is_moved(link: LinkMessage, before: LinkMessage) -> bool:
 
 
 class _Losses:
-    """What the kernel removes from a link that is moved, as it was before, to be restored if the link is brought back.
+    """What the kernel removes from a link that is moved, as it was before; restored if the link is brought back.
 
-    Not restored are VLANs and forwarding entries of a bridge's port, next hop objects and the routes that use them, the
+    Not restored are VLANs and forwarding entries of a bridge port, next hop objects and the routes that use them, the
     token, settings of neighbours (net.ipv4.neigh, net.ipv6.neigh), qdiscs, and stacked links.
     """
 
@@ -182,7 +182,7 @@ class _Losses:
         self._before = before
         place, index = target.place, before.ifindex
         self._master = read_further(namespaces, place, before, {MASTER: None})[MASTER]
-        self._has_settings = before.name not in OF_THE_NAMESPACE  # the others are of no link
+        self._has_settings = before.name not in OF_THE_NAMESPACE  # those under such a name belong to no link
         self._settings = read_all(place, before.name) if self._has_settings else ()
         self._addresses = addresses_of(read_addresses(namespaces, place, index))
         self._late = LateFields(namespaces, self._target, before)
@@ -190,7 +190,7 @@ class _Losses:
         self._late.read_elsewhere(self._addresses, 4, 6)
 
     def steps(self) -> Iterator[Callable[[], None]]:
-        """Yield the steps that restore it when the link is back; none needs the success of another."""
+        """Yield the steps that restore it when the link is back; none depends on the success of another."""
         if self._has_settings:
             yield self._switch_ipv6
             yield self._restore_settings
@@ -223,7 +223,7 @@ class _Losses:
 
 
 def _check_reach(namespaces: Namespaces, destination: OpenNetns, request: str, to: NetnsRef) -> None:
-    """Raise NotPermitted if the link could not be read in the namespace that it is to be moved to; it stays then."""
+    """Raise NotPermitted, and leave the link in place, if it could not be read in the namespace it is to move to."""
     try:
         namespaces.socket(destination)
     except NotPermitted as error:
@@ -243,12 +243,12 @@ def _not_moved(
     to: NetnsRef,
     left_there: int | None = None,
 ) -> NetlinkError:
-    """Return the error for a refused move: LinkExists, with the names of the link that are taken there, or another.
+    """Return the error for a refused move: LinkExists with those names of the link that are taken there, or another.
 
     `left_there` is the ifindex of the link itself in the destination, if it could not be brought back.
     """
-    # Older kernels (5.10) say EINVAL for a name that is taken: they try "" instead (dev_change_net_namespace). Others
-    # mean that the link must not leave its namespace, which is never so for a veth.
+    # Older kernels (5.10) return EINVAL for a name that is taken: they try "" instead (dev_change_net_namespace). In
+    # other cases, it means that the link must not leave its namespace, which never applies to a veth.
     unclear = outcome.errno == errno.EINVAL and moved.kind == "veth"
     if outcome.errno != errno.EEXIST and not unclear:
         return target.refusal(outcome)
@@ -269,7 +269,7 @@ def _taken(
     to: NetnsRef,
     links: dict[Wanted, LinkMessage],
 ) -> NetlinkError:
-    """Return LinkExists for names of the link that `links` have in the destination."""
+    """Return LinkExists for names of the link that belong to `links` in the destination."""
     taken = " and ".join(repr(name) for _, name in links) or "one of its names"
     outcome = outcome._replace(errno=errno.EEXIST)
     error = refusal(outcome, target.what, to, says=f"{taken} already exists in {destination}")

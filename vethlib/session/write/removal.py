@@ -1,4 +1,4 @@
-"""Removing routes and neighbours of a link that are known, without reading the others."""
+"""Remove known routes and neighbours of a link, without reading the others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["remove_values"]
 
 
 def remove_values(namespaces: Namespaces, target: Target, surplus: Mapping[str, Sequence[Any]]) -> None:
-    """Remove these values of fields that have several. Those that are missing are no error. Raises NetlinkError."""
+    """Remove these values of fields that have several. Missing values are no error. Raises NetlinkError."""
     link = find(namespaces, target)
     check_expected(namespaces, target, link)
     if neighbours := surplus.get(NEIGHBOURS, ()):
@@ -34,7 +34,7 @@ def remove_values(namespaces: Namespaces, target: Target, surplus: Mapping[str, 
 
 
 def _present(namespaces: Namespaces, target: Target, index: int, neighbours: Sequence[Neighbour]) -> list[Neighbour]:
-    """Return those that the link has. A message that removes one has its address only, which may be of another."""
+    """Return those that the link has: a message that removes a neighbour has only its address, not its MAC."""
     outcomes = namespaces.ask_all(target.place, [get_neighbour(index, each.address.packed) for each in neighbours])
     present = []
     for each, outcome in zip(neighbours, outcomes, strict=True):

@@ -1,4 +1,4 @@
-"""Making addresses of a link usable again: permanent, or checked for duplicates once more."""
+"""Make addresses of a link usable again: permanent, or checked for duplicates once more."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ __all__ = ["renew_addresses"]
 
 
 def renew_addresses(namespaces: Namespaces, target: Target, wanted: Sequence[IPInterface], proto: int) -> None:
-    """Make those of these addresses that the link has permanent and usable. Raises LinkNotFound, NetlinkError.
+    """Make the given addresses, as far as the link has them, permanent and usable. Raises LinkNotFound, NetlinkError.
 
-    An address that expires or is deprecated gets its lifetimes in place. A duplicate is removed and added again in one
-    datagram, because nothing else restarts detection (addrconf_dad_stop, net/ipv6/addrconf.c); it is then the first.
+    The lifetimes of an address that expires or is deprecated are changed in place. A duplicate is removed and added
+    again in one datagram, because nothing else restarts detection (addrconf_dad_stop, net/ipv6/addrconf.c); it is then
+    the first.
     """
     link = find(namespaces, target)
     target.check(namespaces, link)

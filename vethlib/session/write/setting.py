@@ -1,8 +1,8 @@
-"""Changing one setting by a single message per link, which the kernel carries out or refuses: nothing to be undone.
+"""Change one setting with a single message per link, which the kernel carries out or refuses; nothing needs undoing.
 
-The message has the name of the link, and the question for its new state is in the same datagram. With an ifindex that
-the link must have, the link is looked up first, because a message with both would rename the link. Before Linux 5.19,
-the kernel finds no link by a name of more than 15 bytes in such a message (rtnl_setlink): it is then looked up, too.
+The message has the name of the link, and a request for its new state is in the same datagram. If the link must have a
+certain ifindex, it is looked up first, because a message with both would rename the link. Before Linux 5.19, the kernel
+finds no link by a name of more than 15 bytes in such a message (rtnl_setlink), so that link is looked up first, too.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from vethlib.session.read.target import Target, read_body
 __all__ = ["Setting", "carry_out", "carry_out_all", "only_setting"]
 
 _LONGEST_NAME: Final = 15
-"""Bytes of a name that IFLA_IFNAME can have; a longer one is an alternative name."""
+"""The longest name in IFLA_IFNAME, in bytes; a longer name is an alternative name."""
 
 
 class Setting(NamedTuple):
-    """A setting in words, and for a message: up or down, or an attribute."""
+    """A setting, described in words, and as part of a message: up or down, or an attribute."""
 
     what: str
     attribute: bytes = b""
@@ -44,13 +44,13 @@ class Setting(NamedTuple):
 
 
 def only_setting(given: Mapping[str, Any], *, up: bool | None = None) -> Setting | None:
-    """Return the setting that is given; None if there is not just one, or if the change takes more than a message."""
+    """Return the only setting that is given; None if there are several, or if changing it takes more than a message."""
     if up is not None:
         return None if given else Setting("up" if up else "down", up=up)
     if len(given) != 1:
         return None
     ((name, value),) = given.items()
-    # Below the minimum of IPv6, the kernel removes addresses, and with the MAC neighbours.
+    # With an MTU below the minimum of IPv6, the kernel removes addresses; with another MAC, neighbours.
     if (name == "mtu" and value < IPV6_MIN_MTU) or name == "mac":
         return None
     field = FIELDS[name]
@@ -60,7 +60,7 @@ def only_setting(given: Mapping[str, Any], *, up: bool | None = None) -> Setting
 def carry_out(namespaces: Namespaces, target: Target, setting: Setting) -> Link:
     """Change the setting, and return the link as changed. Raises LinkNotFound, NetlinkError.
 
-    If it is interrupted, the change has been made or not.
+    If it is interrupted, the change may or may not have been made.
     """
     place = target.place
     index, name = 0, encoded(target.name)
@@ -87,9 +87,9 @@ def carry_out(namespaces: Namespaces, target: Target, setting: Setting) -> Link:
 
 
 def _may_be_unknown(outcome: Outcome, name: bytes) -> bool:
-    """Return whether there may be a link of that name although the kernel has not found it.
+    """Return whether there may be a link of that name although the kernel has not found it by that name.
 
-    Before Linux 5.5, a change by such a name is invalid; a question shows whether there is such a link.
+    Before Linux 5.5, a change by an alternative name is invalid; a look-up shows whether there is such a link.
     """
     return outcome.errno in (errno.ENODEV, errno.EINVAL) and len(name) > _LONGEST_NAME
 

@@ -1,1 +1,1 @@
-"""Creating pairs: the messages of a slab, their order, and what becomes of each pair."""
+"""Creating pairs: the messages of a slab, their order, and the outcome for each pair."""

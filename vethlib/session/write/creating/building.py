@@ -1,18 +1,19 @@
-"""Building a slab of pairs, each end directly in its namespace: the messages, and their order.
+"""Build a slab of pairs, each end directly in its namespace: the messages, and their order.
 
 1. Every namespace of the slab is opened once (:mod:`.namespaces`), and the messages are encoded. Nothing has been sent
-   yet, so a reference that leads nowhere has no consequences.
+   at that point, so a reference that leads nowhere has no consequences.
 2. One message creates a pair. It is sent through a socket in the namespace of one end (home, if possible); the
    namespace of the other end is an fd inside the message. The kernel echoes both ifindexes. A link is never moved,
    which would cost 16 ms and possibly another ifindex.
-3. The rest follows (:mod:`.configuring`): first what is no message, such as whether an end has IPv6, then one datagram
-   per namespace. An end cannot be up in the message that creates its peer (ENOTCONN). The second end that is set up
-   wakes a kernel thread, which works on the two for 80 µs while it holds the RTNL lock (linkwatch_event,
+3. The rest follows (:mod:`.configuring`): first what no message can set, such as whether an end has IPv6, then one
+   datagram per namespace. An end cannot be up in the message that creates its peer (ENOTCONN). Setting the second end
+   up wakes a kernel thread, which works on both for 80 µs while it holds the RTNL lock (linkwatch_event,
    net/core/link_watch.c).
-4. Routes may have to wait for their sources. They are sent again when everything else was sent: if there are several
-   slabs, when the last one was, so that all of them wait together.
-5. Last, every end is read. Earlier, the request would wait for that thread; and if the peer is not up yet, it would
-   make the kernel do deferred work on the link at once and in vain (linkwatch_sync_dev in rtnl_getlink, 70 µs).
+4. Routes may have to wait for their sources. They are sent again after everything else: if there are several slabs,
+   after the last one, so that all of them wait together.
+5. Last, every end is read. If that were done earlier, the request would wait for that thread; and as long as the peer
+   is not up, it would make the kernel do deferred work on the link at once and in vain (linkwatch_sync_dev in
+   rtnl_getlink, 70 µs).
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from .job import Job, Side
 __all__ = ["Slab"]
 
 _TRIES: Final = 16
-"""Attempts at creating a pair whose names were free for a moment: other programs may take them, too."""
+"""Attempts at creating a pair whose names were free a moment ago: other programs may take them, too."""
 
 
 class Slab:
@@ -58,8 +59,8 @@ class Slab:
         self._with_births = with_births
         self.jobs: list[Job] = []
         self._refused: list[LateStep] = []
-        self._births: list[tuple[Job, Side, Birth]] = []  # of pairs that were put off
-        self._waited = False  # for names, when other pairs existed
+        self._births: list[tuple[Job, Side, Birth]] = []  # of pairs that were postponed
+        self._waited = False  # for names to become free, at a time when other pairs existed
 
     @property
     def has_errors(self) -> bool:
@@ -89,7 +90,7 @@ class Slab:
             try:
                 jobs = patience.freed(self._namespaces, [(job, job.names) for job in blocked])
             except VethError:
-                break  # the links that have the names cannot be read
+                break  # the links with these names cannot be read
             if not jobs:
                 break
         for job in self.jobs:
@@ -97,7 +98,7 @@ class Slab:
                 _explain_create(self._namespaces, job, job.outcome)
 
     def _named_again(self, jobs: Sequence[Job], attempt: int) -> list[Job]:
-        """Choose other names for ends whose names others have taken since; return the pairs that have some."""
+        """Choose other names for ends whose names have been taken since; return the pairs that have such ends."""
         again: dict[Job, list[Side]] = {}
         for job in jobs:
             try:
@@ -134,7 +135,7 @@ class Slab:
     def reach(self) -> bool:
         """Open what is needed in each namespace, so that no pair is started that cannot be finished or read.
 
-        Return whether there were descriptors enough. A pair that cannot be started has an error.
+        Returns whether there were enough descriptors. A pair that cannot be started has an error.
         """
         everywhere = self._reads or self._with_births
         needed = [
@@ -148,7 +149,7 @@ class Slab:
         for job, side in needed:
             try:
                 self._namespaces.socket(side.place)
-                _ = side.place.cookie  # so that it is known when the socket is closed: undoing needs it
+                _ = side.place.cookie  # read now, because undoing needs it after the socket is closed
             except VethError as error:
                 enough = enough and not is_exhaustion(error)
                 job.failed(error)
@@ -169,7 +170,7 @@ class Slab:
     def finish(self, *, put_off: bool = False) -> Slab | None:
         """Configure and read each pair that was created.
 
-        With `put_off`, return the pairs with routes that wait for their sources, to be resumed later.
+        With `put_off`, return a slab of the pairs with routes that wait for their sources, to be resumed later.
         """
         if self._waited:
             for place, group in _by_outer_place(job for job in self.jobs if job.made and job.error is None).items():
@@ -202,7 +203,7 @@ class Slab:
         return rest
 
     def resume(self, namespaces: Namespaces) -> None:
-        """Finish pairs that were put off, whose namespaces were closed meanwhile."""
+        """Finish pairs that were postponed, whose namespaces have been closed meanwhile."""
         self._namespaces = namespaces
         for job, side, birth in self._births:
             try:
@@ -218,7 +219,7 @@ class Slab:
         self._complete(self.jobs)
 
     def _complete(self, jobs: Iterable[Job]) -> None:
-        """Send again what was refused, and read these pairs."""
+        """Send what was refused again, and read these pairs."""
         if self._refused:
             send_when_checked(self._namespaces, self._refused)
         to_read: dict[OpenNetns, Ends] = {}
@@ -275,14 +276,14 @@ def _take_indexes(namespaces: Namespaces, job: Job) -> None:
             outer = job.outer.seen = find(namespaces, job.outer.made)
         job.outer.index, job.peer.index = outer.ifindex, outer.link or 0
         note_id(job.outer.place, outer.link_netnsid)
-        if not job.peer.index:  # before Linux 5.2, if both ends have one ifindex
+        if not job.peer.index:  # before Linux 5.2, if both ends have the same ifindex
             job.peer.index = find(namespaces, job.peer.made).ifindex
     except VethError as error:
         job.failed(error)
 
 
 def _recognise(namespaces: Namespaces, jobs: Iterable[Job]) -> None:
-    """Read peers by which they can be recognised, before waiting: then others have the time to replace them."""
+    """Read what identifies the peers before waiting, because other programs could replace them during the wait."""
     peers: dict[OpenNetns, list[Job]] = {}
     for job in jobs:
         if job.made and job.error is None and job.peer.seen is None and job.peer.mac is None:
@@ -291,14 +292,14 @@ def _recognise(namespaces: Namespaces, jobs: Iterable[Job]) -> None:
         try:
             links = look(namespaces, place, [job.peer.index for job in group])
         except VethError:
-            continue  # what follows reports that
+            continue  # a later step reports this
         for job, link in zip(group, links, strict=True):
             if link is not None and job.known(job.peer).is_now(link):
                 job.peer.seen = link
 
 
 def _explain_create(namespaces: Namespaces, job: Job, outcome: Outcome) -> None:
-    """Note the error of a pair. EEXIST does not say which end's name is taken, so the links are looked up."""
+    """Note the error of a pair. EEXIST does not show which end's name is taken, so the links are looked up."""
     says, dying = "", False
     if outcome.errno == errno.EEXIST:
         try:
@@ -328,9 +329,9 @@ def _try(
 
 
 def _check_presence(namespaces: Namespaces, place: OpenNetns, ends: Ends) -> None:
-    """Note which pairs are gone by now: in foreign namespaces, other links soon have their ifindexes.
+    """Note which pairs are already gone: in foreign namespaces, other links soon get their ifindexes.
 
-    An outer end that is still the same has its peer where that was created.
+    If an outer end is still the same, its peer is where it was created.
     """
     outcomes = namespaces.ask_all(place, [get_link(side.index) for _, side in ends])
     for (job, side), outcome in zip(ends, outcomes, strict=True):

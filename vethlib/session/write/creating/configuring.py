@@ -1,9 +1,10 @@
-"""Configuring the ends of new pairs: everything that the message that creates a pair cannot contain.
+"""Configure the ends of new pairs: everything that the message that creates a pair cannot contain.
 
-One datagram per namespace has, for each end, its master, addresses, alias, and other fields, sets it up, and has what
-needs a link that is up. Two kinds of refusals are not final. An IPv6 address is added again when IPv6 has been enabled
-on the link, and then so are its routes. A route whose source the kernel still checks for duplicates is sent again when
-it has done so (:mod:`vethlib.session.read.sources`); the caller decides when to wait for that.
+One datagram per namespace contains, for each end, its master, addresses, alias and other fields, the message that sets
+it up, and the fields that need a link that is up. Two kinds of refusals are not final. A refused IPv6 address is added
+again after IPv6 has been enabled on the link, and so are its routes. A route whose source the kernel still checks for
+duplicates is sent again after the check (:mod:`vethlib.session.read.sources`); the caller decides when to wait for
+that.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ Ends = list[tuple[Job, Side]]
 
 
 def write_unsent(namespaces: Namespaces, jobs: Sequence[Job]) -> None:
-    """Write what is no message: whether an end has IPv6, its sysctls, and what it leaves to a network card."""
+    """Write what no message can set: whether an end has IPv6, its sysctls, and what it leaves to a network card."""
     ipv6: dict[OpenNetns, dict[int, bool]] = {}
     direct: dict[OpenNetns, dict[int, Mapping[str, Any]]] = {}
     for job in jobs:
@@ -59,7 +60,7 @@ def write_unsent(namespaces: Namespaces, jobs: Sequence[Job]) -> None:
 
 
 def _find_masters(namespaces: Namespaces, place: OpenNetns, ends: Ends) -> dict[str, MasterName | Outcome]:
-    """Find the masters of the ends in a namespace, if they have any, and note which ends cannot have theirs."""
+    """Find the masters of the ends in a namespace, if any, and note which ends cannot get theirs."""
     names = [side.end.master for _, side in ends if side.end.master]
     masters = find_masters(namespaces, place, names) if names else {}
     for job, side in ends if masters else ():
@@ -69,7 +70,7 @@ def _find_masters(namespaces: Namespaces, place: OpenNetns, ends: Ends) -> dict[
 
 
 class _Sent(NamedTuple):
-    """What a message does, for an error."""
+    """What a message does, for errors."""
 
     field: str
     what: object
@@ -84,7 +85,7 @@ _sent = partial(tuple.__new__, _Sent)  # as in _nl/link.py
 
 
 def _field_steps(index: int, further: Mapping[str, Any]) -> tuple[_Steps, _Steps, _Steps]:
-    """Return the messages of the further fields of an end: those that are sent first, as usual, and last."""
+    """Return the messages for the further fields of an end: those sent first, those in the middle, and those last."""
     early: _Steps = []
     usual: _Steps = []
     late: _Steps = []
@@ -170,7 +171,7 @@ def _sent_again(namespaces: Namespaces, place: OpenNetns, steps: Sequence[LateSt
 def awaited_source(step: LateStep) -> IPv6Address | None:
     """Return the source of a route that may have been refused because it is still checked for duplicates."""
     with loading:
-        from vethlib.session.read.sources import source_of  # for few ends
+        from vethlib.session.read.sources import source_of  # rarely needed
 
     return source_of(step.sent.what) if step.job.error is None and step.outcome.errno == errno.EINVAL else None
 
@@ -225,7 +226,7 @@ def _add_with_ipv6_enabled(
 
 
 def step_text(outcome: Outcome, side: Side, step: str | _Sent | IPInterface) -> str:
-    """Put into words that the kernel refused a step after it created a link."""
+    """Describe that the kernel refused a step after it had created a link."""
     name = describe(side.name, side.end.netns)
     what = str(step) if isinstance(step, str | _Sent) else f"add {step}"
     exists = FIELDS[step.field].exists if isinstance(step, _Sent) and outcome.errno == errno.EEXIST else ""

@@ -1,4 +1,4 @@
-"""Creating pairs, many at a time: slab by slab, one outcome for each, and nothing left half-made.
+"""Create many pairs: slab by slab, with one outcome for each, and without leaving anything half-made.
 
 :mod:`.building` has the messages of a slab. Pairs that fail halfway are deleted again, in bulk. Which pairs were
 created is read from the outcomes of the exchange and never recorded separately, so it is known whenever an interruption
@@ -34,7 +34,7 @@ __all__ = ["Creation", "Made", "Planned"]
 class Made(NamedTuple):
     """A pair that was created for `veth`, with the identity and the cookie of each end's namespace.
 
-    The cookie identifies a namespace among all since the boot (SO_NETNS_COOKIE); it is 0 before Linux 5.14.
+    No other namespace has had the same cookie since the boot (SO_NETNS_COOKIE); it is 0 before Linux 5.14.
     """
 
     veth: Veth
@@ -52,7 +52,7 @@ class Planned(NamedTuple):
 
 
 class _EndAt(NamedTuple):
-    """Where an end is, for use after the namespaces of its slab are closed; ifindex 0 if it is not known."""
+    """Where an end is, for use after the namespaces of its slab are closed; ifindex 0 if it is unknown."""
 
     ref: NetnsRef
     birth: Birth
@@ -62,9 +62,9 @@ class _EndAt(NamedTuple):
 
 
 class _Entry:
-    """A pair that may have to be undone: its ends, that of `veth.a` the first or the second, and whether it is gone.
+    """A pair that may have to be undone: its ends, whether the first is that of `veth.a`, and whether it is gone.
 
-    `is_missing` is True if its first end is not in the namespace any more in which it was created.
+    `is_missing` is True if its first end is no longer in the namespace in which it was created.
     """
 
     __slots__ = ("a_is_first", "ends", "gone", "is_missing")
@@ -86,7 +86,7 @@ class Creation:
     """One call that creates pairs; see Session.create_many.
 
     `release` lets the session close its home namespace. It is called when the call has failed and nothing is left to be
-    undone, because an error that is kept keeps this object. A successful call has no more than its return to do.
+    undone, because an error that somebody keeps keeps this object alive. After a success, only the return follows.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Creation:
         self._ledger: dict[int, _Entry] = {}
         self._failed: dict[int, VethError] = {}
         self._under_way: Sequence[Job] = ()
-        self._put_off: list[Slab] = []  # pairs that exist, and whose routes wait for their sources
+        self._put_off: list[Slab] = []  # pairs that exist, but whose routes wait for their sources
         self._tell: Callable[[list[Made]], object] | None = None
         self._announce: Callable[[list[Planned]], object] | None = None
         self.verdict: VethError | None = None  # the error of a call that has ended; the pairs in its `created` stay
@@ -146,7 +146,7 @@ class Creation:
 
     def _run(self, progress: Callable[[int, int], object] | None) -> list[Pair]:
         total = len(self._veths)
-        # More pairs per datagram gain nothing, and with two namespaces each, fds in use stay below 256.
+        # More pairs per datagram gain nothing, and with two namespaces each, fewer than 256 descriptors are in use.
         for positions in slabs(range(total)):
             with self._open_namespaces() as namespaces:
                 self._build(namespaces, positions)
@@ -188,7 +188,7 @@ class Creation:
                     self._not_usable(position, error)
 
     def _await(self, pair: Pair, position: int, wait: float, deadline: float) -> Pair:
-        from vethlib.session.read.wait import Awaited, until_usable  # loaded for those who wait, before they began
+        from vethlib.session.read.wait import Awaited, until_usable  # loaded before the wait began
 
         veth, entry = self._veths[position], self._ledger[position]
         made = entry.ends if entry.a_is_first else reversed(entry.ends)
@@ -203,7 +203,7 @@ class Creation:
     def _not_usable(self, position: int, error: VethError) -> None:
         """Note why a pair cannot be used yet; it stays. After any other error, it is deleted.
 
-        The other pairs stay in any case: a tenant may delete or move its end while the call waits for that of another.
+        The other pairs stay in any case: a tenant may delete or move its end while the call waits for another's.
         """
         error.item = self._veths[position]
         if not isinstance(error, WaitTimeout | DuplicateAddress):
@@ -267,7 +267,7 @@ class Creation:
             raise first
 
     def _delete(self, entries: Iterable[tuple[_Entry, BaseException | None]], by: int = 0) -> None:
-        """Delete pairs by one of their ends; each comes with the error that gets a note if the pair stays."""
+        """Delete pairs through one of their ends; each is given with the error that gets a note if the pair stays."""
         groups: dict[Birth, list[tuple[_Entry, BaseException | None]]] = {}
         for entry, cause in entries:
             groups.setdefault(entry.ends[by].birth, []).append((entry, cause))
@@ -279,7 +279,7 @@ class Creation:
             place = namespaces.reopened(end.ref, end.birth)
             left = group if place is None else _delete_ends(namespaces, place, group, by)
         if by == 0:
-            # The namespace cannot be opened any more (it has ended, or has lost its name), or ends have left it.
+            # The namespace can no longer be opened (it has ended, or has lost its name), or ends have left it.
             for entry, _ in left if place is not None else ():
                 entry.is_missing = True
             self._delete(left, by=1)
@@ -297,7 +297,7 @@ def _delete_ends(
 ) -> list[tuple[_Entry, BaseException | None]]:
     """Delete those of these pairs whose end is in `place`; return the others."""
     ends = [entry.ends[by] for entry, _ in group]
-    # An ifindex is 0 if the call was interrupted before it had looked up one that was not echoed.
+    # An ifindex is 0 if it was not echoed and the call was interrupted before looking it up.
     links = look(namespaces, place, [end.ifindex or end.name for end in ends])
     found = [
         link if link is not None and end.known.is_now(link) else None for end, link in zip(ends, links, strict=True)

@@ -1,9 +1,9 @@
-"""Names for ends that take any free one: ``veth*`` becomes veth0, or the first after it that no link has.
+"""Names for ends that take any free name: ``veth*`` becomes veth0, or the first after it that no link has.
 
-The kernel has such a search of its own (IFLA_IFNAME ``veth%d``, __dev_alloc_name in net/core/dev.c), which is not used:
-before Linux 6.2, it does not report which name it has chosen, of a peer it never does, and it looks at every link for
-each new link. A name that was free may be taken by the time it is sent. The kernel then refuses it, and the
-next attempt looks again, and passes over some names at random, because others may be looking for one as well.
+The kernel has such a search itself (IFLA_IFNAME ``veth%d``, __dev_alloc_name in net/core/dev.c), which is not used
+here: before Linux 6.2, the kernel does not report which name it has chosen (for a peer, it never does), and it goes
+through all links for each new link. A name that was free may be taken by the time it is sent. The kernel then refuses
+it, and the next attempt looks again and skips some names at random, because others may be looking for names as well.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _LONGEST = 15  # bytes of a name (IFNAMSIZ - 1)
 
 
 def is_open(end: End) -> bool:
-    """Return whether an end takes any free name that begins as its own."""
+    """Return whether an end takes any free name with the prefix that it gives."""
     return end.name[-1] == "*"
 
 
 class FreeNames:
-    """The names that one call has found to be taken, or has chosen.
+    """The names that a call has found to be taken, or has chosen.
 
     `ends` are all ends that it creates: names and alternative names that are given are not chosen for another end in
     the same namespace, even if the end that has them is created later.
@@ -57,7 +57,7 @@ class FreeNames:
         return name
 
     def look_again(self, namespaces: Namespaces, place: OpenNetns, pattern: str, attempt: int) -> None:
-        """Find out which names are taken by now; others have been faster `attempt` times. Raises NetlinkError."""
+        """Find out which names are taken now; others have been faster `attempt` times. Raises NetlinkError."""
         self._look(namespaces, place)
         key = place.identity, pattern
         if 10 ** (_LONGEST - len(encoded(pattern))) > 2**attempt:
@@ -79,7 +79,7 @@ def _given_names(namespaces: Namespaces, ends: Sequence[End]) -> dict[Identity, 
         try:
             identity = namespaces.identity(ends[positions[0]].netns)
         except VethError:
-            continue  # nothing is created there, or its pairs report that
+            continue  # nothing is created there, or the pairs report it
         names = given.setdefault(identity, set())
         for position in positions:
             end = ends[position]

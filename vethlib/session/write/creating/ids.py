@@ -1,14 +1,14 @@
-"""Ids for the namespaces of peers, each below the last, where the home namespace has many.
+"""Ids for the namespaces of peers, each lower than the previous one, if the home namespace has many.
 
-A pair whose ends are in different namespaces gives each an id in the other one: the kernel assigns the lowest free one.
-For each message about a link whose peer is elsewhere, it then goes through all ids, lowest first (__peernet2id,
+If the ends of a pair are in different namespaces, each namespace gets an id in the other: the lowest that is free. For
+each message about a link whose peer is elsewhere, the kernel then goes through all ids, lowest first (__peernet2id,
 net/core/net_namespace.c), and while a pair is created and set up, there are four such messages in home. Among 8 000
-namespaces, that is more than a third of the work. So where an id that the kernel has assigned shows that they are many,
-the next namespaces get theirs before the pairs are created, in falling order from a large number: the newest is found
-first.
+namespaces, that is more than a third of the work. So when an id that the kernel has assigned shows that there are many,
+the next namespaces get theirs before the pairs are created, in descending order from a large number, so that the newest
+is found first.
 
-As with those of the kernel, each namespace has one id, which ends with it. What cannot be assigned, because the
-namespace has an id already, or another one has this number, is left to the kernel.
+As with ids that the kernel assigns, each namespace has one id, which ends with it. If an id cannot be assigned, because
+the namespace already has one, or another namespace has this number, the matter is left to the kernel.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from vethlib.session.core.namespaces import Namespaces, OpenNetns
 __all__ = ["assign_ids", "note_id"]
 
 MANY: Final = 512
-"""Ids of which each costs 10 ns in each message; assigning one costs 3 µs."""
+"""How many ids count as many: each costs 10 ns in each message, and assigning one costs 3 µs."""
 
 _HALF: Final = 1 << 30
 _PER_SECOND: Final = 256  # wraps around after 48 days
-_TAKEN: Final = "already used"  # of rtnl_net_newid(), where EEXIST may also mean that the namespace has an id
+_TAKEN: Final = "already used"  # text of rtnl_net_newid(), whose EEXIST may also mean that the namespace has an id
 _NEXT_BLOCK: Final = 1 << 16
 
 
 def note_id(place: OpenNetns, nsid: int | None) -> None:
-    """Note an id that a namespace has in `place`: it may be the first that shows that there are many."""
+    """Note the id of a namespace in `place`: it may be the first to show that there are many."""
     if nsid is not None and nsid >= MANY and place.is_home and not place.last_id:
         # Later sessions begin below earlier ones.
         place.last_id = 2 * _HALF - 1 - int(time.monotonic() * _PER_SECOND) % _HALF

@@ -34,7 +34,7 @@ class Side:
 
     def __init__(self, end: End, place: OpenNetns) -> None:
         self.end = end
-        self.name = end.name  # until one is chosen for an end that takes any free name
+        self.name = end.name  # replaced by a free name if the end takes any
         self.place = place
         self.group = end.group
         self.index = 0
@@ -55,7 +55,7 @@ class Side:
 
     @property
     def opens_files(self) -> bool:
-        """Whether it has settings that are written through other descriptors than the socket in its namespace."""
+        """Whether it has settings that are written through descriptors other than the socket in its namespace."""
         return self.end.ipv6 is not None or self.end.has_direct
 
 
@@ -101,7 +101,7 @@ class Job:
         self._echo: LinkMessage | None = None
 
     def encode(self) -> None:
-        """Make the message that creates the pair, with the present names."""
+        """Make the message that creates the pair, with the names chosen so far."""
         elsewhere = self.peer.place.fd if self.peer.place is not self.outer.place else None
         self.request = create_veth(_new_end(self.outer), _new_end(self.peer), elsewhere)
 
@@ -122,16 +122,16 @@ class Job:
 
     @property
     def echo(self) -> LinkMessage | None:
-        """The outer end as the kernel echoed it, its peer's ifindex in `link`; kernels before 6.2 do not."""
+        """The outer end as the kernel echoed it, with its peer's ifindex in `link`; None before Linux 6.2."""
         if self._echo is None and (bodies := self.outcome.bodies):
             try:
                 self._echo = parse_link(bodies[0])
             except Malformed:
-                return None  # as of those kernels: the new links are looked up
+                return None  # as with those kernels, the new links are looked up
         return self._echo
 
     def known(self, side: Side) -> KnownVeth:
-        """Return by what an end that was created can be recognised."""
+        """Return what identifies an end that was created."""
         seen = side.seen or (self.echo if side is self.outer else None)
         if seen is not None:
             return KnownVeth.of(seen)
@@ -146,7 +146,7 @@ class Job:
         return self.peer.end.num_queues is not None or self.outer.end.num_queues is None
 
     def is_still(self, side: Side, link: LinkMessage) -> bool:
-        """Return whether this is the end that was created, with its peer in place, and not another link."""
+        """Return whether this is the end that was created, with its peer where it was, and not another link."""
         other = self.peer if side is self.outer else self.outer
         if link.kind != "veth" or link.link not in (None, other.index):
             return False
@@ -199,7 +199,7 @@ class Job:
                 self.error.dying = dying
 
     def gone(self, side: Side) -> None:
-        """Note that an end that was created does not exist any more."""
+        """Note that an end that was created no longer exists."""
         says = f"{describe(side.name, side.end.netns)} was created, and is gone by now"
         self.refused(Outcome(errno.ENODEV, "", ()), says=says, side=side)
 

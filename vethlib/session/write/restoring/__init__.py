@@ -1,1 +1,1 @@
-"""Addresses, routes and neighbours that a change costs a link: read before it, and restored as they were."""
+"""Addresses, routes and neighbours that a link loses by a change: read before it, and restored as they were."""

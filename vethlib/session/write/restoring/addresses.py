@@ -1,4 +1,4 @@
-"""Restoring the addresses that a link had: each exactly as it was read, in the order that the kernel had them in."""
+"""Restore the addresses that a link had: each exactly as it was read, and in the kernel's former order."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def restore_addresses(
     wanted: Sequence[Address],
     own: Container[Identity] | None = None,
 ) -> None:
-    """Make the addresses of the link with that ifindex what they were. Raises NetlinkError.
+    """Restore the addresses of the link with that ifindex. Raises NetlinkError.
 
-    Those that the kernel makes (``comes_again``) are left alone. Of the others, all are removed that were not there, or
-    only `own` ones, because other programs may have added addresses meanwhile.
+    Those that the kernel makes (``comes_again``) are left alone. Of the others, those that were not there are removed:
+    all of them, or only those in `own`, because other programs may have added addresses meanwhile.
     """
     restored = listed(address for address in wanted if not address.comes_again)
     for _ in range(ROUNDS):

@@ -1,4 +1,4 @@
-"""Keeping what other programs have added to a link through several changes of it, as far as it can have it then."""
+"""Keep what other programs have added to a link through several changes, as far as the link can still have it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ __all__ = ["keeping_dependents"]
 
 @contextmanager
 def keeping_dependents(namespaces: Namespaces, name: str, netns: NetnsRef, index: int) -> Iterator[None]:
-    """Restore, after the block, routes and neighbours of other programs that it has cost a link.
+    """Restore, after the block, the routes and neighbours of other programs that a link has lost in it.
 
-    Those that the link cannot have any more are left out. Routes over other links whose source is an address of the
-    link are restored as well. Raises LinkNotFound, NetlinkError.
+    Those that the link can no longer have are left out. Routes over other links whose source is an address of the link
+    are restored as well. Raises LinkNotFound, NetlinkError.
     """
     request = f"restore the routes and neighbours of {describe(name, netns)}"
     target = Target(namespaces(netns), name, netns, request, index)

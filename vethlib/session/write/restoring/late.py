@@ -1,25 +1,26 @@
-"""Routes and neighbours over a link, read before a change that may cost them (``TAKES_LATE``), and restored.
+"""Routes and neighbours over a link: read before a change that may remove them (``TAKES_LATE``), and restored.
 
 1. They are kept as they were read, no matter which program added them: a foreign route or neighbour is restored with
    its own protocol and flags.
 2. After a failed change, all of them are restored, and those of vethlib that were not there before are removed. After a
-   successful one, only those of vethlib are, as far as the link can still have them: the other programs receive the
-   events of the link, and decide themselves. If addresses were changed, all are: with its last address of IPv4, even
-   for a moment, a link loses everything of IPv4, and nobody expects that of another form of the address.
-3. Each is a request of its own, so that a refused one costs no other. A route whose source is still checked for
-   duplicates is restored when that is done (:mod:`vethlib.session.read.sources`).
-4. Of an IPv6 route with several hops, the kernel may remove those over the link only. They are added to what is left.
-5. If there are more than the call may read, which is limited for an agent because a tenant may have added them, only
-   routes of vethlib are read, which the kernel can select. Unknown ones are neither restored nor removed. A change
-   after which they would have to be restored is refused before it begins; if another one fails, a note has the fields
-   that may have lost some.
-6. With an address, the kernel also removes the routes that have it as their source, whatever link they lead over; one
-   of IPv6 only loses its source. If the address is there again, so are they (``ELSEWHERE``): the program that looks
-   after the other link does not expect this.
+   successful change, only those of vethlib are restored, as far as the link can still have them: other programs receive
+   the events of the link, and decide for themselves. If addresses were changed, all are restored: a link that loses its
+   last IPv4 address, even for a moment, loses all IPv4 routes and neighbours, which nobody expects from a mere change
+   of an address.
+3. Each is a separate request, so that a refusal affects no other. A route whose source is still checked for duplicates
+   is restored when that is done (:mod:`vethlib.session.read.sources`).
+4. Of an IPv6 route with several hops, the kernel may remove only those over the link. They are added to what is left.
+5. How many a call may read is limited for an agent, because a tenant may have added any number. If there are more, only
+   routes of vethlib are read, which the kernel can select; unknown ones are neither restored nor removed. A change
+   after which they would have to be restored is refused before it begins; if any other change fails, a note names the
+   fields that may have lost entries.
+6. With an address, the kernel also removes the routes that have it as their source, over whatever link; an IPv6 route
+   only loses its source. If the link has the address again afterwards, these routes are restored, too (``ELSEWHERE``):
+   the program that manages the other link does not expect to lose them.
 
-Not restored are proxy entries of the neighbour table, next hop objects (nor then the routes that use them: the kernel
-removes the objects when a link is set down), and IPv6 routes that the kernel may add again later: those with the
-protocol `ra` or `redirect`, and those with `kernel` that expire or are its own.
+Not restored are proxy entries of the neighbour table, next hop objects and the routes that use them (the kernel removes
+the objects when a link is set down), and IPv6 routes that the kernel may add again later: those with the protocol `ra`
+or `redirect`, and those with `kernel` that expire or are its own.
 """
 
 from __future__ import annotations
@@ -72,17 +73,17 @@ from vethlib.session.read.target import Target
 __all__ = ["ELSEWHERE", "LateFields"]
 
 ELSEWHERE: Final = "routes over other links"
-"""Those whose source is an address of the link (rule 6), in place of the name of a field."""
+"""Stands for the routes whose source is an address of the link (rule 6), in place of the name of a field."""
 
-# It is gone already; or the link is gone, with everything.
+# It is already gone; or the link is gone, with everything.
 _AS_GOOD_AS_RESTORED: Final = (0, errno.ESRCH, errno.ENOENT, errno.ENODEV)
 
 _MOST_NAMED: Final = 8
-"""Routes or neighbours that one error names."""
+"""The most routes or neighbours that one error names."""
 
 
 class _Step(NamedTuple):
-    """A request in words, and for a route its body and what to send instead if it has only lost a part (EEXIST)."""
+    """A request in words and bytes; for a route, also its body, and what to send if it has only lost some (EEXIST)."""
 
     what: str
     request: bytes
@@ -102,13 +103,13 @@ class LateFields:
         self._link = link
         self._index = link.ifindex
         self._before: dict[str, Sequence[bytes] | None] = {}  # None: not known (rule 5)
-        self._only_own = False  # of the routes, those of vethlib
-        self._sources: dict[int, set[bytes]] = {}  # of the routes over other links, by family
-        self._too_many: set[str] = set()  # more than the call may read
-        self._at_stake: set[str] = set()  # of these, those of which the change may cost some that are not known
+        self._only_own = False  # whether only the routes of vethlib were read
+        self._sources: dict[int, set[bytes]] = {}  # the sources of the routes over other links, by family
+        self._too_many: set[str] = set()  # fields with more entries than the call may read
+        self._at_stake: set[str] = set()  # those of them that may lose unknown entries by the change
 
     def read(self, names: Iterable[str], *, only_own: bool = False) -> None:
-        """Read those of these fields that have not been read; with `only_own`, of the routes only those of vethlib."""
+        """Read these fields, unless they have been read; with `only_own`, only the routes of vethlib."""
         for name in names:
             if name not in self._before:
                 before = None if only_own else self._read(name, 0)
@@ -119,7 +120,7 @@ class LateFields:
                 self._at_stake |= {name} & self._too_many
 
     def check_known(self, names: Iterable[str], *, own: Iterable[str] = ()) -> None:
-        """Raise NetlinkError (EFBIG) if there are too many of these, or if those of vethlib in `own` are not known."""
+        """Raise NetlinkError (EFBIG) if `names` have too many entries, or if those of vethlib in `own` are unknown."""
         unknown = [name for name in own if name in self._before and self._before[name] is None]
         for name in (*(name for name in names if name in self._at_stake), *unknown):
             says = (
@@ -130,7 +131,7 @@ class LateFields:
             raise refusal(Outcome(errno.EFBIG, "", ()), what, self._target.netns, says=says)
 
     def read_elsewhere(self, addresses: Iterable[Address], *versions: int, is_costly: bool = True) -> None:
-        """Read the routes over other links whose source is one of these addresses, if that was not done yet.
+        """Read the routes over other links whose source is one of these addresses, unless this has been done.
 
         Unless what follows `is_costly`, nothing is at stake that was not before.
         """
@@ -143,14 +144,14 @@ class LateFields:
                 self._at_stake |= {ELSEWHERE} & self._too_many if is_costly else set()
 
     def read_rest(self, *, readdressed: bool, is_costly: bool = True) -> None:
-        """Read what has not been read, before a step that may cost it, or before the change is undone.
+        """Read what has not been read, before a step that may remove it, or before the change is undone.
 
-        If addresses may have been added by then (`readdressed`), routes of the kernel may be theirs, and are left out.
-        Unless what follows `is_costly`, nothing is at stake that was not before.
+        If addresses may have been added by then (`readdressed`), routes of the kernel may belong to them, and are left
+        out. Unless what follows `is_costly`, nothing is at stake that was not before.
         """
         at_stake = set(self._at_stake)
         self.read([NEIGHBOURS])
-        is_unknown = ROUTES in self._before and self._before[ROUTES] is None  # and stays so, if some are lost by now
+        is_unknown = ROUTES in self._before and self._before[ROUTES] is None  # for good: some may be lost
         if (ROUTES not in self._before or self._only_own) and not is_unknown:
             self._read_other_routes(readdressed=readdressed)
         if not is_costly:
@@ -169,7 +170,7 @@ class LateFields:
         self._only_own = False
 
     def restore(self, name: str) -> None:
-        """Make a field what it was. Raises NetlinkError if routes or neighbours are refused, when all were tried."""
+        """Restore a field. Raises NetlinkError if routes or neighbours are refused, after all have been tried."""
         where = describe(self._target.name, self._target.netns)
         before = self._before.get(name)
         done = () if before is None else self._confirmed(name, before, self._carry_out(name, before))
@@ -190,10 +191,9 @@ class LateFields:
             self._carry_out(name, own, keep=True)
 
     def keep_foreign(self, versions: Container[int] = (4, 6), *, waits: bool = False) -> None:
-        """Restore what other programs had added, of these versions of IP, as far as the link can have it.
+        """Restore what other programs had added, for these versions of IP, as far as the link can have it.
 
-        With `waits`, wait until sources have been checked for duplicates; a change waits only for those that are not
-        checked.
+        With `waits`, wait until sources have been checked for duplicates; without, only for sources that need no check.
         """
         families = [family for family, version in ((AF_INET, 4), (AF_INET6, 6)) if version in versions]
         for name in (ROUTES, NEIGHBOURS):
@@ -201,7 +201,7 @@ class LateFields:
                 self._carry_out(name, lost, keep=True, waits=waits)
 
     def keep_elsewhere(self, *, waits: bool = False) -> None:
-        """Restore the routes over other links whose source is an address of the link again."""
+        """Restore the routes over other links whose source the link has again."""
         if elsewhere := self._known(ELSEWHERE):
             self._carry_out(ELSEWHERE, elsewhere, keep=True, waits=waits)
 
@@ -215,11 +215,11 @@ class LateFields:
     def _routes_elsewhere(self, family: int, lost: Mapping[bytes, bytes]) -> list[bytes]:
         """Return the routes over other links that have one of the sources, or one of the destinations in `lost`.
 
-        Its values are bytes that the routes to these destinations contain.
+        The values of `lost` are bytes that the routes to these destinations contain.
         """
         sources = self._sources[family]
 
-        def matching(body: bytes) -> bytes:  # of a million routes, all but a few are passed over
+        def matching(body: bytes) -> bytes:  # of a million routes, all but a few are skipped
             is_meant = has_source(body, sources) or (bool(lost) and destination_of(body) in lost)
             return body if is_meant and protocol_of(body) != RTPROT_KERNEL else b""
 
@@ -235,7 +235,7 @@ class LateFields:
         ]
 
     def _present_elsewhere(self, before: Sequence[bytes]) -> Sequence[bytes]:
-        # A default route has no destination to look for, but the beginning of its message, up to its type.
+        # A default route has no destination to look for; the beginning of its message, up to its type, serves instead.
         destinations = ((destination_of(body), body) for body in before if body[0] == AF_INET6)
         lost = {destination: destination or body[:8] for destination, body in destinations}
         return [
@@ -258,7 +258,7 @@ class LateFields:
     def _dump(
         self, request: bytes, parse: Callable[[bytes], bytes], name: str, marks: Sequence[bytes] = ()
     ) -> Sequence[bytes] | None:
-        # Not counted: whether one table can be read must not depend on what the others have.
+        # Not counted: whether one table can be read must not depend on the size of the others.
         try:
             return dump_over(self._namespaces, self._target.place, request, parse, name, counted=False, marks=marks)
         except NetlinkError as error:
@@ -281,7 +281,8 @@ class LateFields:
         if name == ELSEWHERE:
             steps = _steps_elsewhere(before, self._present_elsewhere(before))
         else:
-            # Present but unknown ones are not removed, and restoring present ones fails with EEXIST.
+            # Entries that are present but unknown are not removed, and restoring entries that are present fails with
+            # EEXIST.
             is_own = all(map(_OF[name].is_own, before))
             present = self._read(name, PROTO if is_own else 0) or ()
             steps = _OF[name].steps(self._index, before, present, keep=keep)
@@ -297,7 +298,7 @@ class LateFields:
         return [(step, outcome) for (step, _), outcome in zip(steps, outcomes, strict=True)]
 
     def _confirmed(self, name: str, before: Sequence[bytes], done: Sequence[_Done]) -> Sequence[_Done]:
-        """Leave out what exists: EEXIST may also mean that another route with the same key does."""
+        """Leave out the entries that exist: EEXIST may also mean that another route with the same key does."""
         if all(outcome.errno != errno.EEXIST for _, outcome in done):
             return done
         bodies = self._present_elsewhere(before) if name == ELSEWHERE else self._read(name, 0)
@@ -312,7 +313,7 @@ class LateFields:
         return {IPv6Address(route.source) for route in routes if route is not None and len(route.source) == 16}
 
     def _not_checked(self, sources: set[IPv6Address]) -> set[IPv6Address]:
-        """Return those of these addresses of the link that the kernel does not check: they can be used in a moment."""
+        """Return those of these addresses of the link that the kernel does not check: they are usable in a moment."""
         if not sources:
             return sources
         try:
@@ -338,7 +339,7 @@ class LateFields:
 
 
 def _route_steps(index: int, before: Sequence[bytes], now: Sequence[bytes], *, keep: bool) -> Iterator[_Step]:
-    """Yield first what deletes routes, then those without a gateway, over which the others may lead."""
+    """Yield first the deletions, then the routes without a gateway, over which the others may lead."""
     were, are = (
         {route.body: route for body in bodies if (route := kept_route(body, index))} for bodies in (before, now)
     )
@@ -366,12 +367,12 @@ def _has_lost_its_source(route: KeptRoute, present: Container[bytes]) -> bool:
 
 
 def _is_foreign(name: str, body: bytes) -> bool:
-    """Return whether another program has added this. The kernel has its own routes as far as it has their addresses."""
+    """Return whether another program has added this entry. The kernel restores its own routes with their addresses."""
     return not _OF[name].is_own(body) and not (name == ROUTES and protocol_of(body) == RTPROT_KERNEL)
 
 
 def _neighbour_steps(index: int, before: Sequence[bytes], now: Sequence[bytes], *, keep: bool) -> Iterator[_Step]:
-    """Yield the removal of each that differs, because the kernel does not change a protocol to none."""
+    """Yield the removal of each neighbour that differs first, because the kernel does not reset a protocol to none."""
     were, are = ({each.address: each for each in _configured(index, bodies)} for bodies in (before, now))
     for address, present in () if keep else are.items():
         if present != were.get(address) and (address in were or present.protocol == NEIGHBOUR_PROTO):
@@ -387,7 +388,7 @@ def _configured(index: int, bodies: Iterable[bytes]) -> Iterator[NeighbourMessag
 
 
 class _Kind(NamedTuple):
-    """How a field is read, of one protocol or of all (0), and restored or, after a change, kept."""
+    """How a field is read (for one protocol, or for all: 0), and restored or, after a change, kept."""
 
     dumps: Callable[[int, int], Iterable[bytes]]
     is_own: Callable[[bytes], bool]
