@@ -58,16 +58,16 @@ class IfIndexCache(WarnsUnclosed):
 
     Lookups answer from memory. The cache is updated by the other calls: :meth:`poll`, :meth:`watch`, :meth:`catch_up`;
     only a lookup that would fail reads queued events first. The cache has links, but not their addresses (``addresses``
-    is always empty). Some properties of a link are as of its last event, because the kernel sends no event when they
+    is always empty). Some properties of a link are those of its last event, because the kernel sends no event when they
     change: its alias, group and alternative names while it is down (netdev_state_change, net/core/dev.c), and its peer
-    when that is moved. ``peer_index`` of a new veth is None until the veth comes up.
+    when the peer is moved. ``peer_index`` of a new veth is None until the veth comes up.
 
     The cache keeps nothing open in a watched namespace, which therefore ends with its last user. Events are received in
-    namespaces of the cache's own, one for every 512 watched namespaces. This is not visible in the home namespace, and
-    leaves nothing behind. It has a cost: for each watched namespace, every change of a link anywhere on the host takes
-    the kernel 20 ns longer (for the reason, see `_nl/events.py`). Watching the home namespace needs no capability.
-    Watching any other namespace needs CAP_SYS_ADMIN (to create a namespace and to enter others), CAP_NET_ADMIN (to
-    assign nsids) and CAP_NET_BROADCAST (to receive the events). Raises NetlinkError.
+    the cache's own namespaces, one for every 512 watched namespaces. This is not visible in the home namespace, and
+    leaves nothing behind, but it has a cost: for each watched namespace, every change of a link anywhere on the host
+    takes the kernel 20 ns longer (for the reason, see `_nl/events.py`). Watching the home namespace needs no
+    capability. Watching any other namespace needs CAP_SYS_ADMIN (to create a namespace and to enter others),
+    CAP_NET_ADMIN (to assign nsids) and CAP_NET_BROADCAST (to receive the events). Raises NetlinkError.
 
     `session` opens the references. In return, it finds links in this cache instead of asking the kernel, and updates
     the cache after each of its changes. Closing the cache does not close the session. `receive_buffer` limits how much
@@ -98,7 +98,7 @@ class IfIndexCache(WarnsUnclosed):
         if type(receive_buffer) is not int or not 0 <= receive_buffer <= _MOST_BUFFERED:
             raise InvalidValue("receive_buffer", receive_buffer, f"must be a number of bytes up to {_MOST_BUFFERED}")
         self._pid = os.getpid()
-        self._lock = RLock()  # it knows which thread holds it, see _check_free()
+        self._lock = RLock()  # an RLock knows which thread holds it, see _check_free()
         self._device, self._home = session.identity("")  # all namespaces are on one file system
         self._watching = Watching(
             partial(open_netns, session),
@@ -117,7 +117,7 @@ class IfIndexCache(WarnsUnclosed):
     def close(self) -> None:
         """Stop watching. Calls waiting in :meth:`poll` raise SessionClosed. Closing twice is harmless."""
         if self._pid != os.getpid():
-            # A copy, with the lock as it was: a thread that does not exist here may have held it.
+            # A copy, with the lock as it was at the fork: it may be held by a thread that does not exist here.
             self._closed = True
             self._watching.close(in_child=True)
             return
@@ -142,7 +142,7 @@ class IfIndexCache(WarnsUnclosed):
 
     @contextmanager
     def _at_work(self) -> Iterator[Watching]:
-        """Hold the lock, and leave fileno() readable exactly if there is something to poll."""
+        """Hold the lock, and leave fileno() readable if, and only if, there is something to poll."""
         self._check()
         with self._lock:
             if self._closed:
@@ -167,7 +167,7 @@ class IfIndexCache(WarnsUnclosed):
         self.watch_all([netns])
 
     def watch_all(self, refs: Iterable[NetnsRef]) -> None:
-        """Watch many namespaces. After an error, none of them is newly watched. Raises as :meth:`watch`."""
+        """Watch many namespaces. After an error, none of them is newly watched. Raises as :meth:`watch` does."""
         if isinstance(refs, str):
             raise InvalidValue("refs", refs, f"give a list of references: [{refs!r}]")
         given = ["" if ref is None else ref for ref in refs]
@@ -175,7 +175,7 @@ class IfIndexCache(WarnsUnclosed):
             watching.watch(given)
 
     def watch_and_read(self, refs: Iterable[str]) -> dict[str, FirstLook]:
-        """Watch namespaces like :meth:`watch_all`; return the links and addresses of those not watched before.
+        """Watch namespaces like :meth:`watch_all`; return the links and addresses of those not watched until now.
 
         A namespace that could not be read in one attempt is left out of the result. Later changes in the others are
         reported as events.
@@ -199,8 +199,8 @@ class IfIndexCache(WarnsUnclosed):
     def unwatch_by(self, ref: str) -> str | None:
         """Stop watching a namespace by this reference.
 
-        Return the first of its other references, by which it is still watched, without losing an event; None if there
-        is none, so that it is not watched any more.
+        Returns the first of its other references, by which it is still watched, without losing an event; None if there
+        are no others, so that it is no longer watched.
         """
         with self._at_work() as watching:
             other = watching.watched.drop_ref(ref)
@@ -235,7 +235,7 @@ class IfIndexCache(WarnsUnclosed):
             return self._located(name, netns)[1].ifindex
 
     def name(self, index: int | Link, netns: NetnsRef = "") -> str:
-        """Return the current name of a link, given its ifindex or a Link. Raises and costs as :meth:`index`."""
+        """Return the current name of a link, given its ifindex or a Link. Errors and cost are as for :meth:`index`."""
         try:
             return self._watches[netns].table[index].name  # type: ignore[index]  # as above
         except KeyError:
@@ -244,7 +244,7 @@ class IfIndexCache(WarnsUnclosed):
             return self._find(check_type(index, int, "index", "give an ifindex or a Link"), netns)[1].name
 
     def link(self, name: LinkRef, netns: NetnsRef = "") -> Link:
-        """Return a link, given its name or an alternative name. Raises and costs as :meth:`index`, plus 2 µs."""
+        """Return a link, given its name or an alternative name. Errors and cost are as for :meth:`index`, plus 2 µs."""
         try:
             watch = self._watches[netns]
             record = watch.table[name]  # type: ignore[index]  # as above
@@ -262,7 +262,7 @@ class IfIndexCache(WarnsUnclosed):
         return [_link(watch, table[key], netns) for key in sorted(key for key in table if isinstance(key, int))]
 
     def _located(self, link: LinkRef, netns: NetnsRef) -> tuple[Watch, LinkMessage, NetnsRef]:
-        """Return a link that a lookup has not found at once (perhaps given as a Link or End), and its namespace."""
+        """Return a link that a lookup did not find at once (perhaps given as a Link or End), and its namespace."""
         name, netns, index, seen = locate(link, netns)
         watch = self._watches.get(netns) if isinstance(link, Link | End) else None
         record = None if watch is None else watch.table.get(name)
@@ -290,7 +290,7 @@ class IfIndexCache(WarnsUnclosed):
         return is_another(seen, record, watch.cookie or 0, in_home=watch.inode == self._home)
 
     def _find(self, key: str | int, netns: NetnsRef) -> tuple[Watch, LinkMessage]:
-        """Return a link that a lookup has not found at once, after reading queued events."""
+        """Return a link that a lookup did not find at once, after reading queued events."""
         with self._at_work() as watching:
             watching.catch_up()
             watch = self._watch_of(netns)
@@ -315,9 +315,9 @@ class IfIndexCache(WarnsUnclosed):
         """Apply queued events, and return those not returned yet, in order.
 
         If there are very many, some are left for the next call, and :meth:`fileno` stays readable. If there are none,
-        wait for events up to `timeout` seconds (None: without limit), and return [] on timeout.
-        Raises SessionClosed if the cache is closed, also while waiting, NetlinkError as :meth:`catch_up`, and
-        InvalidValue for a bad time-out.
+        wait for events up to `timeout` seconds (None: without limit), and return [] on timeout. Raises SessionClosed if
+        the cache is closed, even during the wait, NetlinkError as :meth:`catch_up` does, and InvalidValue for a bad
+        time-out.
         """
         deadline = deadline_after(timeout)
         while True:
@@ -342,9 +342,10 @@ class IfIndexCache(WarnsUnclosed):
             return watching.take_changes()
 
     def due(self) -> float | None:
-        """Return the time, by the monotonic clock, to call :meth:`changes` or :meth:`poll` even without an event.
+        """Return when, by the monotonic clock, to call :meth:`changes` or :meth:`poll` even without an event.
 
-        None for never. A dump that has failed is repeated then, and :meth:`poll` and :meth:`events` wait no longer.
+        None for never. That is when a failed dump is repeated; :meth:`poll` and :meth:`events` do not wait any longer
+        than that.
         """
         return self._watching.due
 
@@ -392,12 +393,12 @@ class IfIndexCache(WarnsUnclosed):
             return next(iter(self._take(1)), None)
 
     def is_at(self, netns: str, identity: tuple[int, int]) -> bool:
-        """Return whether the namespace that is watched by this reference is the one with that identity."""
+        """Return whether the namespace that is watched by this reference has that identity."""
         watch = self._watches.get(netns)
         return watch is not None and watch.inode == identity[1]
 
     def identity(self, netns: str) -> tuple[int, int] | None:
-        """Return the identity of the namespace that is watched by this reference; None if none is."""
+        """Return the identity of the namespace that is watched by this reference; None if it is not watched."""
         watch = self._watches.get(netns)
         return None if watch is None else (self._device, watch.inode)
 
@@ -424,7 +425,7 @@ class IfIndexCache(WarnsUnclosed):
 
         Return None if the kernel has to be asked: the namespace is not watched, the link is missing, or the cache may
         be outdated, because the link is down (see :class:`IfIndexCache`), events are still queued, or an event of the
-        namespace was lost, and the dump that makes up for it has failed. This takes 4 µs.
+        namespace was lost and the dump to make up for it has failed. This takes 4 µs.
         """
         with self._at_work() as watching:
             whole = watching.catch_up(GLANCE)

@@ -1,8 +1,8 @@
-"""Changes that the user has not fetched yet: one after the other (:class:`Reports`), or coalesced.
+"""Changes that the user has not fetched yet: one after another (:class:`Reports`), or coalesced.
 
 Coalesced changes (:class:`LinkChanges`) are for callers that look at a link again instead of following each change.
 There is one entry per link, however often it has changed; so memory grows with the number of links, not of events. Data
-that would grow without bound (former names of a link, added and removed addresses) is kept up to a limit, beyond which
+that could grow without bound (former names of a link, added and removed addresses) is kept up to a limit; beyond it,
 the entry only means that the link has to be read.
 """
 
@@ -24,10 +24,10 @@ __all__ = ["GONE", "MOST_ADDRESSES", "MOST_NAMES", "RESYNC", "AddressChanges", "
 RESYNC: Final[Change] = ("resync", None, None)
 GONE: Final[Change] = ("netns-gone", None, None)
 MOST_NAMES: Final = 64
-"""Names of one link that are kept between two calls."""
+"""The most names of one link that are kept between two calls."""
 
 MOST_ADDRESSES: Final = 64
-"""Changed addresses of one link that are kept between two calls."""
+"""The most changed addresses of one link that are kept between two calls."""
 
 AddressChanges: TypeAlias = "dict[tuple[bytes, int, bytes], tuple[AddrMessage, bool]] | None"
 """By address, prefix length and peer: the last message, and whether it added the address. None: too many changed."""
@@ -35,15 +35,15 @@ AddressChanges: TypeAlias = "dict[tuple[bytes, int, bytes], tuple[AddrMessage, b
 
 @dataclass(slots=True)
 class LinkChanges:
-    """The changes since the last call, without order.
+    """The changes since the last call, in no particular order.
 
     `links` has the present and former names of each changed link, by namespace and ifindex; `addresses` has the changed
-    addresses of a link. For links in `unclear`, an event showed no change: it may be about something that a Link does
+    addresses of a link. For links in `unclear`, an event showed no change: it may concern something that a Link does
     not have (its master, its features, the length of its queue). Links in `deleted` were deleted or moved away, even if
     a link with that ifindex exists again: it is another link, or the same one was moved back.
 
-    In a namespace of `lost`, any link may have changed. Those in `ended` have ended, and those in `noisy` are no longer
-    watched, because they send more events than it is worth reading.
+    In the namespaces in `lost`, any link may have changed. Those in `ended` have ended, and those in `noisy` are no
+    longer watched, because they send more events than are worth reading.
     """
 
     links: dict[tuple[Watch, int], set[str]] = field(default_factory=dict)
@@ -100,7 +100,7 @@ class LinkChanges:
 
 
 class Reports:
-    """The changes since they were fetched last.
+    """The changes since the last time they were fetched.
 
     In `pending`, up to `most` changes are kept until they are fetched; then the oldest are dropped, and `dropped` is
     set. With `coalesce`, they are collected in `changes` instead, which is None otherwise.
@@ -133,7 +133,7 @@ class Reports:
                 self.changes.note_replaced(watch, change)
 
     def lose(self, watches: Iterable[Watch]) -> None:
-        """Note that events of these were lost; if coalesced, changes of addresses cannot be found otherwise."""
+        """Note that events of these namespaces were lost; coalesced changes of addresses cannot be found otherwise."""
         if self.changes is not None:
             self.changes.lost.update(dict.fromkeys(watch for watch in watches if watch.fresh is None))
 

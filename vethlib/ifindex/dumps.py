@@ -1,6 +1,6 @@
-"""The links of several namespaces: an error in one of them is the result for that namespace, and not for the others.
+"""Read the links of several namespaces: an error in one of them is the result for that namespace only.
 
-A caller may ask for their addresses, too: for everything that a namespace has when it is first watched.
+A caller may also request their addresses, that is, everything that a namespace has when it is first watched.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def links_in(fds: Sequence[int]) -> list[Found]:
 
 
 def first_links_in(fds: Sequence[int]) -> list[tuple[int, Found]]:
-    """Do as :func:`links_in`, and return the cookie of each namespace, too; 0 if it is unknown."""
+    """Do the same as :func:`links_in`, and also return the cookie of each namespace; 0 if it is unknown."""
     return [
         (0, look) if isinstance(look, NetlinkError) else (_COOKIE.unpack(look[0])[0], or_error(records, look[1]))
         for look in _looks(fds, _cookie_and_bodies)
@@ -85,7 +85,7 @@ def first_links_in(fds: Sequence[int]) -> list[tuple[int, Found]]:
 
 
 def everything_in(fds: Sequence[int]) -> list[FirstLook | None]:
-    """Dump the links and the addresses of each of these open namespaces; None where that takes more than one attempt.
+    """Dump the links and the addresses of each of these open namespaces; None if that takes more than one attempt.
 
     Raises NetlinkError only if resources run out.
     """

@@ -34,10 +34,10 @@ class LinkEvent:
     A cache sends the last two only if it was created with ``addresses=True``.
 
     `netns` is the reference that was passed to ``watch()``. For a ``resync``, it is None if all namespaces are
-    affected, and a reference if only events of that namespace were lost: one was too long to be received, or it, or
-    another one, sent thousands a second, because of which they are watched apart from then on. After a
+    affected, and a reference if only events of that namespace were lost: an event was too long to be received, or this
+    namespace or another one sent thousands per second, and from then on they are watched separately. After a
     ``resync``, the differences follow as events, unless events were not fetched for so long that the oldest were
-    dropped. If you keep a copy of the links, read ``links()`` again. The links in events have no addresses.
+    dropped. If you keep a copy of the links, call ``links()`` again. The links in events have no addresses.
     """
 
     kind: EventKind

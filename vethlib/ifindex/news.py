@@ -62,7 +62,7 @@ class News:
         self._raised = up
 
     def wait(self, timeout: float | None) -> None:
-        """Wait until something is ready, for up to `timeout` seconds (None: no limit), but an hour at most."""
+        """Wait until something is ready, for up to `timeout` seconds (None: no limit), but no longer than an hour."""
         with self._in_use() as usable:
             if usable:
                 self._epoll.poll(LONGEST if timeout is None else min(timeout, LONGEST))
@@ -72,7 +72,7 @@ class News:
 
         It uses no thread, and can be cancelled.
         """
-        import asyncio  # takes 30 ms, and callers have imported it
+        import asyncio  # takes 30 ms, but callers have already imported it
 
         with self._in_use() as usable:
             if not usable:

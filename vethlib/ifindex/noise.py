@@ -31,8 +31,8 @@ class Noise:
     def loudest(self, lost: set[int]) -> list[int]:
         """Return the ids of the namespaces that have sent too many events; for those in `lost`, a tenth is too many.
 
-        Those in `lost` share a queue that has lost events, and one of them has caused that. Call this regularly,
-        because it also starts a new window when the last one is over.
+        Those in `lost` share a queue that has lost events, and one of them was the cause. Call this regularly, because
+        it also starts a new window when the last window is over.
         """
         found = [nsid for nsid, count in self.counts.items() if count >= (NOISY // 10 if nsid in lost else NOISY)]
         now = time.monotonic()
@@ -42,7 +42,7 @@ class Noise:
         return found
 
     def begin(self) -> None:
-        """Forget events before the present window, for a user who may not have asked for the loudest since."""
+        """Forget events before the present window, for a user who may not have called :meth:`loudest` since."""
         now = time.monotonic()
         if now - self._since > WINDOW:
             self.counts.clear()

@@ -1,4 +1,4 @@
-"""Namespaces from which others are watched: our own ones for foreign namespaces, and home for itself.
+"""Namespaces from which others are watched: our own for foreign namespaces, and home for itself.
 
 Theory of operation:
 
@@ -6,21 +6,21 @@ Theory of operation:
    namespace is watched by assigning it an id. Ids cannot be removed: in home, they would stay for ever. So they are
    assigned in an anonymous namespace that contains only our sockets. When those are closed, it ends with all its ids;
    an id keeps no namespace alive.
-2. We number the ids, upwards from `FIRST_ID`, so that none ever means two namespaces. Below it are those that the
+2. We choose the ids, upwards from `FIRST_ID`, so that none ever means two namespaces. Below it are the ids that the
    kernel assigns automatically (see 5).
 3. RTM_DELNSID reports the end of a watched namespace. It is sent before its links are unregistered (unhash_nsid in
-   cleanup_net, net/core/net_namespace.c), so no RTM_DELLINK for them is ever received. It has a socket of its own that
-   listens in this namespace only, because one that listens everywhere would receive the ids that watched namespaces
-   assign to others.
-4. Assigning an id takes 20 ns for each existing one: the 8 000th takes as long as reading eight namespaces. So at most
+   cleanup_net, net/core/net_namespace.c), so no RTM_DELLINK for them is ever received. It has a separate socket that
+   listens in this namespace only, because a socket that listens everywhere would receive the ids that watched
+   namespaces assign to others.
+4. Assigning an id takes 20 ns for each existing id: the 8 000th takes as long as reading eight namespaces. So at most
    `ROOM` namespaces are watched from one observatory.
 5. The links of a namespace are read from inside, through a socket that is used once. They could be read from here
    (IFLA_TARGET_NETNSID), but then IFLA_LINK_NETNSID would be an id in *this* namespace, which the kernel assigns even
    to peers that are not watched (rtnl_fill_link_netnsid uses the asking socket's namespace). In events, it is an id in
-   the link's own namespace. Only if no reference leads to a watched namespace any more (its name was removed, but it is
-   still in use) is it read from here, and the ids are translated.
+   the link's own namespace. Only if a watched namespace can no longer be reached by any reference (its name was
+   removed, but it is still in use) is it read from here, and the ids are translated.
 6. Home is watched through a socket inside, for which no namespace has to be entered or created. So home alone can be
-   watched without any capability, and it has a queue of its own.
+   watched without any capability, and it has its own queue.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Observatory(ABC):
         self._ids = ids
         self.watched = 0
         self.lost = False
-        self.put_off = 0  # how often the resync that makes up for that was put off
+        self.put_off = 0  # how often the resync after a loss was postponed
         self.resync_at = 0.0
         self.open = True
         self.suspect = False
@@ -91,7 +91,7 @@ class Observatory(ABC):
 
     @abstractmethod
     def ids_of(self, fds: Sequence[int]) -> list[int | None]:
-        """Return the ids of these namespaces, None for one without. Raises NetlinkError."""
+        """Return the ids of these namespaces, None for each that has none. Raises NetlinkError."""
 
     @abstractmethod
     def links_of(self, nsid: int) -> dict[int, LinkMessage] | None:
@@ -114,7 +114,7 @@ class HomeObservatory(Observatory):
             self._requests, self.links = ns.call_at_home(fd, lambda: _sockets_at_home(groups, receive_buffer, self._id))
 
     def assign(self, fds: Sequence[int]) -> list[int]:
-        """As in :class:`Observatory`: all of these are home."""
+        """Do as in :class:`Observatory`; all of these namespaces are home."""
         return [self._id for _ in fds]
 
     def ids_of(self, fds: Sequence[int]) -> list[int | None]:
@@ -131,7 +131,7 @@ class HomeObservatory(Observatory):
 
 
 class ForeignObservatory(Observatory):
-    """A namespace of our own from which others are watched, by their ids there.
+    """One of our own namespaces, from which others are watched by their ids there.
 
     Raises NotPermitted without CAP_SYS_ADMIN (to create a namespace) or CAP_NET_BROADCAST (to receive the events of
     others), and from :meth:`assign` without CAP_NET_ADMIN. Raises NetlinkError for other failures.
@@ -165,7 +165,7 @@ class ForeignObservatory(Observatory):
         return [None if outcome.errno else parse_nsid(outcome.bodies[0]) for outcome in outcomes]
 
     def links_of(self, nsid: int) -> dict[int, LinkMessage] | None:
-        """As in :class:`Observatory` (rule 5)."""
+        """Do as in :class:`Observatory` (rule 5)."""
         with system_errors("list the links of a namespace by its id"):
             outcome = read(partial(self._requests.dump, dump_links(netnsid=nsid), bytes, 1), index_of)
             if outcome.errno == errno.EINVAL:  # the error of rtnl_get_net_ns_capable for an unused id
@@ -197,12 +197,12 @@ class Observatories:
         self._of_home: HomeObservatory | None = None
 
     def close(self) -> None:
-        """Close all of them."""
+        """Close all observatories."""
         for observatory in self._all:
             observatory.close()
 
     def with_room(self, *, suspect: bool) -> Observatory:
-        """Return an observatory that has room for more namespaces. Raises as :class:`ForeignObservatory`."""
+        """Return an observatory that has room for more namespaces. Raises as :class:`ForeignObservatory` does."""
         for observatory in self._all:
             if observatory.open and observatory.suspect is suspect and observatory.watched < ROOM:
                 return observatory
@@ -225,18 +225,18 @@ class Observatories:
             self._news.add(socket)
 
     def remove(self, observatory: Observatory) -> None:
-        """Close an observatory from which nothing is watched any more."""
+        """Close an observatory from which no namespace is watched any longer."""
         self._all.remove(observatory)
         for socket in filter(None, (observatory.links, observatory.ends)):
             del self._by_fd[socket.fileno()]
         observatory.close()
 
     def readable(self) -> list[Observatory]:
-        """Return those that have received events."""
+        """Return the observatories that have received events."""
         return list({self._by_fd[fd]: None for fd in self._news.readable() if fd in self._by_fd})
 
     def lost(self) -> list[Observatory]:
-        """Return those that have lost events."""
+        """Return the observatories that have lost events."""
         return [*filter(_has_lost, self._all)]
 
 

@@ -1,6 +1,6 @@
-"""Reading queued events, and applying them to the tables of the watched namespaces.
+"""Read queued events, and apply them to the tables of the watched namespaces.
 
-The rules that this follows are those of `watching.py`.
+This follows the rules in `watching.py`.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ FIRST_PAUSE: Final = 1.0
 """Seconds between a failed dump and the next attempt."""
 
 SLICE: Final = 0.05
-"""Longest time in seconds that one call reads events if they are coalesced, or if it returns them."""
+"""The longest time, in seconds, for which one call reads events if they are coalesced, or if it returns them."""
 
 GLANCE: Final = 0.002
-"""The same for a caller that asks the kernel anyway, and only wants the latest events first."""
+"""The same for a caller that asks the kernel anyway, and only needs the latest events applied first."""
 
 _LONG: Final = 1024
-"""If each event is reported, this many bytes of it count as one more: reading alternative names takes the most time."""
+"""If each event is reported, these bytes count as one more event: reading alternative names takes the most time."""
 
 _CLOCK: Final = 64  # events that are read between two checks of the clock
 _INDEX: Final = Struct("=4xi")  # of struct ifinfomsg and of struct ifaddrmsg
@@ -61,14 +61,14 @@ class EventReader:
     def read(self, ready: Sequence[Observatory], most: float | None, *, partly: bool = False) -> bool:
         """Apply queued events, and return whether all were read: always, unless events are coalesced, or `partly`.
 
-        Otherwise, each observatory has its share of `most` seconds (None: `SLICE`) of this thread's own time, so that a
-        busy machine does not divide what was queued at once.
+        Otherwise, each observatory has its share of `most` seconds (None: `SLICE`) of this thread's own time, so that
+        events queued at once are read together even on a busy machine.
         """
         if self._reports.changes is None and not partly:
             for observatory in ready:
                 self.drain(observatory)
             return True
-        self._turn += self._reports.changes is not None  # otherwise, the order in which events are returned is the same
+        self._turn += self._reports.changes is not None  # if not, the order of events stays the same
         first = self._turn % len(ready) if ready else 0
         until, whole = time.thread_time() + (SLICE if most is None else most), True
         for number, observatory in enumerate([*ready[first:], *ready[:first]]):
@@ -104,7 +104,7 @@ class EventReader:
     ) -> bool:
         receive = events.receive
         read, next_glance = 0, _CLOCK
-        while read < events.capacity:  # and no longer, because in a storm the queue never ends
+        while read < events.capacity:  # a limit, because in a storm the queue never ends
             try:
                 event = receive()
             except OSError as error:
@@ -153,7 +153,7 @@ class EventReader:
                 continue  # of another family (AF_BRIDGE): the link as a port of a bridge
             elif kind == RTM_NEWLINK:
                 link = parse_link(body := datagram[start:end])
-                if link.mtu or not is_wireless_event(body):  # which has no MTU
+                if link.mtu or not is_wireless_event(body):  # a wireless event has no MTU
                     self._put(watch, record_of(link))
             elif kind == RTM_DELLINK:
                 self._remove(watch, _INDEX.unpack_from(datagram, start)[0])

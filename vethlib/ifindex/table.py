@@ -58,7 +58,7 @@ def records(bodies: Iterable[bytes]) -> dict[int, LinkMessage]:
 
 
 def put(table: Table, new: LinkMessage) -> Change | None:
-    """Put the current state of a link into the table; return the change, None if there is none."""
+    """Put the current state of a link into the table; return the change, or None if nothing changed."""
     index = new.ifindex
     old = table.get(index)
     if old == new:
@@ -79,14 +79,14 @@ def put(table: Table, new: LinkMessage) -> Change | None:
 def _with_known_names(new: LinkMessage, known: tuple[str, ...]) -> LinkMessage:
     """Return the link with the known string objects for its alternative names.
 
-    A link may have 496 such names of 127 characters; otherwise, each pending change would have its own copy of them.
+    A link may have 496 such names of 127 characters; otherwise, each pending change would have its own copies.
     """
     same = dict(zip(known, known, strict=True))
     return new._replace(altnames=tuple([same.get(name, name) for name in new.altnames]))
 
 
 def remove(table: Table, index: int) -> Change | None:
-    """Remove a link; return the change, None if it was missing."""
+    """Remove a link; return the change, or None if the link was missing."""
     old = table.pop(index, None)
     if old is None:
         return None

@@ -17,12 +17,12 @@ __all__ = ["Watch"]
 
 
 class Watch:
-    """A watched namespace. `refs` lead to it, in the order in which they were given.
+    """A watched namespace. `refs` are the references that lead to it, in the order in which they were given.
 
     `fresh` has the links of a dump by ifindex while later events are applied to it without being reported; `first` has
     the same and the addresses, if a caller asked for them. `is_over` is set once the namespace is no longer watched.
     `cookie` distinguishes it from later namespaces with its inode number; 0 if it is unknown. If the namespace is no
-    longer watched because it was too noisy, `cookie` is None if no reference leads there any more.
+    longer watched because it was too noisy, `cookie` is None if it can no longer be reached.
     """
 
     __slots__ = ("cookie", "first", "fresh", "inode", "is_over", "nsid", "observatory", "refs", "rests_until", "table")
@@ -66,7 +66,7 @@ class Watch:
 
 
 class _Held:
-    """A Netns that was given as a reference, and its spelling, for use after it is collected."""
+    """A Netns that was given as a reference, and its spelling, for use after the object is collected."""
 
     __slots__ = ("_netns", "_text")
 

@@ -13,8 +13,8 @@ __all__ = ["Watched", "spellings"]
 class Watched:
     """The watched namespaces.
 
-    `by_ref` has each under the spellings by which it was given. `doubtful` are those whose links may have changed
-    without an event: the time of the next dump, and the pause after it if that fails.
+    `by_ref` has each namespace under the spellings by which it was given. `doubtful` are those whose links may have
+    changed without an event: the time of the next dump, and the pause after it if that fails.
     """
 
     def __init__(self) -> None:
@@ -52,9 +52,9 @@ class Watched:
         watch.is_over = True
 
     def drop_ref(self, ref: str) -> NetnsRef:
-        """Remove a reference, in both spellings, and its namespace unless that has others; return the first of those.
+        """Remove a reference, in both spellings, and its namespace unless that has other references.
 
-        None means that it has none.
+        Returns the first of the others; None if there are none.
         """
         watch = self.named(ref)
         if watch is None:
@@ -76,15 +76,15 @@ class Watched:
         return next((self.by_ref[each] for each in spellings(ref or "") if each in self.by_ref), None)
 
     def netns(self) -> list[NetnsRef]:
-        """Return the first reference of each."""
+        """Return the first reference of each namespace."""
         return [watch.netns for watch in self.by_nsid.values() if watch.fresh is None]
 
     def unpublished(self) -> list[Watch]:
-        """Return those whose dump is not in force yet."""
+        """Return the namespaces whose dump is not in force yet."""
         return [watch for watch in self.by_nsid.values() if watch.fresh is not None]
 
     def at(self, observatory: Observatory) -> list[Watch]:
-        """Return those that are watched from this observatory."""
+        """Return the namespaces that are watched from this observatory."""
         return [watch for watch in self.by_nsid.values() if watch.observatory is observatory]
 
 

@@ -1,6 +1,6 @@
 """The watched namespaces and their links, kept up to date by dumps and events.
 
-How no change is lost, and none reported twice:
+These rules ensure that no change is lost, and none is reported twice:
 
 1. A namespace first gets its id; from then on, its events are queued. Then it is dumped. Then the queue is read to its
    end, and its events are applied to the result of the dump silently, because some of them happened before the dump.
@@ -10,20 +10,20 @@ How no change is lost, and none reported twice:
    every namespace watched there is dumped as in 1, and the differences are reported after one "resync".
 4. If applying is interrupted (by a KeyboardInterrupt), an event may have been lost, which is a case of 3.
 5. If an event was too long to be received, or is malformed, only its own namespace is affected: it is dumped again,
-   once for all such events that were queued, and the differences are reported after a "resync" of its own. If that dump
+   once for all such events that were queued, and the differences are reported after a separate "resync". If that dump
    is malformed or fails as well, it is repeated later, with increasing pauses; until then, the known links stay. The
    same applies to a dump of 3 that fails. Only errors that affect all namespaces (no descriptors are left) are raised.
 
-One namespace cannot use up the time of all others:
+These ensure that one namespace cannot use up the time of all others:
 
 6. A call that returns events reads for `SLICE` seconds at most, and each socket has its share. The next call reads the
    rest. If the user only needs to know which links have changed (`coalesce`), the same is true of every call, and a
    lookup may be outdated, so :meth:`catch_up` returns whether everything was read.
 7. All namespaces of an observatory share one queue, and an id cannot be taken back (see `observatory.py`). So if one of
    them is too noisy (`noise.py`), it is no longer watched, which is reported to the user, and the *others* move to
-   another observatory. If it is watched again, that is done from an observatory for namespaces that were noisy once.
+   another observatory. If it is watched again, it is watched from an observatory for namespaces that were once noisy.
    Home, which is indispensable, has a socket to itself. Without `coalesce`, a noisy namespace continues to be watched,
-   from the observatory of noisy ones; there, the events that a flood has cost are made up for once it is over.
+   from the observatory of noisy ones; there, a resync makes up for the events lost in a flood once the flood is over.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ __all__ = ["Watching"]
 _SLAB: Final = 128  # namespaces open at a time
 _RESYNCS: Final = 3  # per call; in an endless storm, they would never end
 _LONGEST_PAUSE: Final = 60.0  # seconds between two dumps that fail; the first pause is doubled up to that
-_MOST_PUT_OFF: Final = 20  # times that a resync waits until all events are read
+_MOST_PUT_OFF: Final = 20  # how often a resync is postponed until all events have been read
 _REST: Final = 10  # if events are coalesced, the pause after a dump, in multiples of its duration
 
 _LINKS: Final = (RTNLGRP_LINK,)
@@ -63,11 +63,11 @@ _WITH_ADDRESSES: Final = (RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR
 
 
 class Watching:
-    """The watches of a cache, which serialises the calls of threads.
+    """The watched namespaces of a cache, which serialises the calls of threads.
 
-    `open_ref` opens a reference. `reports` has the changes that were not fetched yet, of which at most `most_pending`
+    `open_ref` opens a reference. `reports` has the changes that were not fetched yet; at most `most_pending` of them
     are kept. With `addresses`, changes of addresses are reported, too. With `coalesce`, changes are collected per link.
-    `home` is the inode of the namespace that is watched however noisy it is.
+    `home` is the inode of the namespace that stays watched, however noisy it is.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Watching:
         self.reports = Reports(most_pending, coalesce=coalesce)
         self._noise = Noise()
         self._reader = EventReader(self.watched, self.reports, self._noise)
-        self._leaving: dict[Observatory, float] = {}  # those to be left, and the time of the next attempt
+        self._leaving: dict[Observatory, float] = {}  # observatories to be left, and the time of the next attempt
         with system_errors("watch namespaces"):
             self.news = News()
         self._observatories = Observatories(_WITH_ADDRESSES if addresses else _LINKS, receive_buffer, self.news)
@@ -119,20 +119,20 @@ class Watching:
         return min([*dues, *(observatory.resync_at for observatory in lost)])
 
     def left(self, deadline: float | None = None) -> float | None:
-        """Return the seconds until the earlier of `deadline` and what is due; None if there is neither."""
+        """Return the seconds until `deadline` or what is due, whichever is earlier; None if there is neither."""
         times = [moment for moment in (deadline, self.due) if moment is not None]
         return max(0.0, min(times) - time.monotonic()) if times else None
 
     def prepare(self) -> None:
-        """Open an observatory for foreign namespaces. Raises as :class:`.observatory.ForeignObservatory`."""
+        """Open an observatory for foreign namespaces. Raises as :class:`.observatory.ForeignObservatory` does."""
         self._observatories.with_room(suspect=False)
 
     # --- which namespaces
 
     def watch(self, refs: Sequence[NetnsRef], *, reading: bool = False) -> list[FirstLook | None]:
-        """Watch all of them, or none. Raises what opening a reference raises, NotPermitted, NetlinkError.
+        """Watch all of these namespaces, or none. Raises what opening a reference raises, NotPermitted, NetlinkError.
 
-        If `reading`, return what each has: None where it was watched before, or could not be read at once.
+        If `reading`, return the contents of each: None if it was watched before, or could not be read at once.
         """
         admitted: list[tuple[NetnsRef, Watch]] = []
         try:
@@ -144,7 +144,7 @@ class Watching:
                 self.watched.drop(watch)
             raise
         for ref, watch in admitted:
-            if self.watched.by_nsid.get(watch.nsid) is watch:  # has not ended meanwhile
+            if self.watched.by_nsid.get(watch.nsid) is watch:  # it has not ended meanwhile
                 self._publish(ref, watch)
         first = [None if watch.is_over else watch.first for _, watch in admitted]
         for _, watch in admitted:
@@ -220,7 +220,7 @@ class Watching:
             self._reader.end(watch)
 
     def find(self, ref: NetnsRef) -> Watch | None:
-        """Return the watch of the namespace that `ref` leads to, None if it is not watched."""
+        """Return the watch of the namespace that `ref` leads to; None if it is not watched."""
         if (watch := self.watched.named(ref)) is not None:
             return watch
         try:
@@ -287,7 +287,7 @@ class Watching:
     # --- noisy namespaces
 
     def _set_noisy_apart(self) -> None:
-        """Watch the noisy namespaces from another observatory than the others (rule 7)."""
+        """Watch the noisy namespaces from a separate observatory (rule 7)."""
         for nsid in self._loudest():
             watch = self.watched.by_nsid.get(nsid)
             if watch is None or watch.inode == self._home or watch.observatory.suspect:
@@ -338,7 +338,7 @@ class Watching:
                 del self._leaving[observatory]
 
     def _cookie_of(self, watch: Watch) -> int | None:
-        """Return the cookie of a watched namespace; 0 if it is unknown, None if no reference leads there any more."""
+        """Return the cookie of a watched namespace; 0 if it is unknown, None if no reference leads there now."""
         try:
             owner = self._open_again(watch)
             if owner is None:
@@ -385,7 +385,7 @@ class Watching:
             self._reader.end(watch)  # no reference leads there any more
 
     def _move_and_report(self, watches: Sequence[Watch], to: Observatory) -> None:
-        """Do the same for a user who follows each change: those until then are reported after a "resync" of each."""
+        """Do the same for a user who follows each change: changes until then are reported after a "resync" of each."""
         opened: list[tuple[Watch, ns.Descriptor]] = []
         try:
             for watch in watches:
@@ -432,7 +432,8 @@ class Watching:
             may_wait = partly and observatory.put_off < _MOST_PUT_OFF
             whole = self._reader.drain_for_now(observatory, partly=may_wait)
             if not whole and (apart or may_wait):
-                # The kernel may be queuing nothing until all is read; or there is a namespace that is soon set apart.
+                # The kernel may be queuing nothing until everything is read; or a noisy namespace will soon be watched
+                # separately.
                 observatory.put_off += 1
                 observatory.resync_at = time.monotonic() + (FIRST_PAUSE if apart else 0.0)
                 return
