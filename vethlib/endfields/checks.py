@@ -1,4 +1,4 @@
-"""Checks of the values that describe links, done when a value is created: each returns it as it is compared.
+"""Check the values that describe links, when a value is created: each check returns it in the form that is compared.
 
 The limits are the kernel's: names from dev_valid_name (net/core/dev.c), MTU from veth_setup (drivers/net/veth.c:
 ETH_MIN_MTU 68 to ETH_MAX_MTU 65535), MAC from is_valid_ether_addr (include/linux/etherdevice.h), queues from
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 _BAD_IN_NAME = frozenset(b"/:%\0 \t\n\r\f\v\xa0")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]{1,15}").fullmatch  # a third of the time of the whole check
 OF_THE_NAMESPACE = frozenset({"all", "default"})
-"""Names below /proc/sys/net/ipv4/conf and ipv6/conf where the settings of all links and of new ones are.
+"""Names of the directories below /proc/sys/net/ipv4/conf and ipv6/conf for all links, and for new links.
 
-The kernel refuses them for a link that has settings there (devinet_sysctl_register, addrconf_sysctl_register), but
-there are links without.
+The kernel refuses these names for a link that has settings there (devinet_sysctl_register, addrconf_sysctl_register),
+but there are links without such settings.
 """
 
 IPV6_MIN_MTU = 1280
 """Bytes (include/uapi/linux/ipv6.h); below it, addrconf_notify() removes IPv6 from the link."""
 
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
-# Six bytes in groups of two, four or six digits, or in one; a separator is the same throughout.
+# Six bytes in groups of two, four or six digits, or in a single group, with the same separator throughout.
 _ANY_MAC = (
     r"[0-9a-f]{2}([:.-])[0-9a-f]{2}(\1[0-9a-f]{2}){4}|[0-9a-f]{4}([:.-])[0-9a-f]{4}\3[0-9a-f]{4}"
     r"|[0-9a-f]{6}[:.-]?[0-9a-f]{6}"
@@ -48,7 +48,7 @@ def check_name(name: str, field: str = "name", *, may_be_open: bool = False) -> 
 
     '%' is refused because the kernel reads ``veth%d`` as a pattern and picks a name itself. Characters that a terminal
     interprets (control characters, changes of text direction) are refused although the kernel accepts them, and so is a
-    '*' at the end: with `may_be_open`, it means any free name with this beginning.
+    '*' at the end: with `may_be_open`, it means any free name with this prefix.
 
     "all" and "default" are refused, because the settings of such a link would be those of the whole namespace.
     """
@@ -66,7 +66,7 @@ def check_name(name: str, field: str = "name", *, may_be_open: bool = False) -> 
 
 
 def _check_no_controls(name: str, field: str) -> None:
-    from vethlib.text import has_controls  # for names that hardly anybody gives
+    from vethlib.text import has_controls  # for unusual names
 
     if has_controls(name):
         raise InvalidValue(field, name, "must not contain control or text-direction characters")
@@ -90,8 +90,8 @@ def _check_bytes_of_name(encoded: bytes, name: str, field: str) -> None:
 def check_lookup_name(name: str, field: str = "name") -> str:
     """Return `name` if an existing link can have it, as its name or as an alternative name.
 
-    An alternative name has up to 127 bytes (ALTIFNAMSIZ) and can contain any character: the kernel refuses none
-    (rtnl_alt_ifname, net/core/rtnetlink.c), and others chose it.
+    An alternative name has up to 127 bytes (ALTIFNAMSIZ) and can contain any character, because others chose it, and
+    the kernel refuses none (rtnl_alt_ifname, net/core/rtnetlink.c).
     """
     if name.__class__ is str and _PLAIN_NAME(name):
         return name
@@ -138,7 +138,7 @@ def check_hardware_address(mac: str, field: str) -> str:
 
 def _six_pairs(mac: object) -> str:
     """Convert another notation of a MAC address to pairs with colons; "" if it is not one."""
-    # What is longer than 17 characters is none, and to lower a megabyte takes time.
+    # No MAC has more than 17 characters, and lower-casing a megabyte takes time.
     text = mac.lower() if isinstance(mac, str) and len(mac) <= 17 else ""
     if not re.fullmatch(_ANY_MAC, text):
         return ""
@@ -166,7 +166,7 @@ def check_index(index: int, field: str = "index") -> int:
 
 
 def check_up(up: bool, field: str = "up") -> bool:
-    """Return `up` if it is a bool, since a string such as "down" would count as True."""
+    """Return `up` if it is a bool, because a string such as "down" would count as True."""
     if up is True or up is False:
         return up
     raise InvalidValue(field, up, "must be True or False")
@@ -203,22 +203,22 @@ def check_txqlen(length: int, field: str = "txqlen") -> int:
 class GsoMaxSize(int):
     """The largest packet that is left to a link to segment, and that of IPv4 (Linux 6.3).
 
-    The kernel sets the latter, too, whenever the former is set to at most 65536 (netif_set_gso_max_size).
+    The kernel also sets the latter whenever the former is set to at most 65536 (netif_set_gso_max_size).
     """
 
     ipv4: int | None
 
     def __new__(cls, size: int, ipv4: int | None = None) -> GsoMaxSize:
-        """Create it; `ipv4` is None where the kernel has no such attribute."""
+        """Create a size; `ipv4` is None if the kernel has no such attribute."""
         self = super().__new__(cls, size)
         self.ipv4 = ipv4
         return self
 
 
 def check_gso_max_size(size: int, field: str = "gso_max_size") -> int:
-    """Return `size` (bytes) if it can be the largest of a packet that is left to the link to segment.
+    """Return `size` (bytes) if it can be the size of the largest packet that is left to the link to segment.
 
-    The kernel has another lower limit (MAX_TCP_HEADER), and an upper one for each link (tso_max_size).
+    The kernel has a higher lower limit (MAX_TCP_HEADER), and an upper limit for each link (tso_max_size).
     """
     if isinstance(size, GsoMaxSize):  # as it was read
         return size
@@ -226,12 +226,12 @@ def check_gso_max_size(size: int, field: str = "gso_max_size") -> int:
 
 
 def check_altnames(names: Iterable[str], field: str = "altnames") -> tuple[str, ...]:
-    """Return alternative names for a new link, each checked by :func:`check_altname` and given once."""
+    """Return alternative names for a new link, each once, and checked by :func:`check_altname`."""
     return _each_once(check_altname, names, field)
 
 
 def check_all_altnames(names: Iterable[str], field: str = "altnames") -> tuple[str, ...]:
-    """Return alternative names for an existing link, each given once: any that it may have already."""
+    """Return alternative names for an existing link, each once; names that it may already have are accepted."""
     return _each_once(check_lookup_name, names, field)
 
 
@@ -242,7 +242,7 @@ def _each_once(check: Callable[[str, str], str], names: Iterable[str], field: st
 
 
 def check_altname(name: str, field: str = "altnames") -> str:
-    """Return an alternative name that is to be given: as the name of a link, but of up to 127 bytes (ALTIFNAMSIZ)."""
+    """Return an alternative name if it can be given: like the name of a link, but up to 127 bytes (ALTIFNAMSIZ)."""
     encoded = _encoded(name, field)
     if not 1 <= len(encoded) <= 127:
         raise InvalidValue(field, name, f"an alternative name has 1 to 127 bytes, this one has {len(encoded)}")
@@ -255,8 +255,8 @@ def check_altname(name: str, field: str = "altnames") -> str:
 class MasterName(str):
     """The name of the bridge or VRF that a link belongs to ("": none), its ifindex and its alternative names.
 
-    Only what was looked up has these. `port` are the settings that the link has as a port of the bridge, if it is one
-    (:mod:`vethlib._nl.dependents.port`).
+    Only a master that was looked up has the latter two. `port` are the settings of the link as a port of the bridge, if
+    it is one (:mod:`vethlib._nl.dependents.port`).
     """
 
     __slots__ = ("altnames", "ifindex", "port")
@@ -266,19 +266,19 @@ class MasterName(str):
     port: bytes
 
     def __new__(cls, name: str, ifindex: int = 0, altnames: tuple[str, ...] = (), port: bytes = b"") -> MasterName:
-        """Create it; `ifindex` is 0 for none, and as long as it was not looked up."""
+        """Create a name; `ifindex` is 0 for no master, and until it has been looked up."""
         master = super().__new__(cls, name)
         master.ifindex, master.altnames, master.port = ifindex, altnames, port
         return master
 
 
 def is_master(present: str | None, name: str) -> bool:
-    """Return whether a link whose master is `present` has the one of this name, or of this alternative name."""
+    """Return whether the master `present` of a link has this name, or this alternative name."""
     return present == name or name in getattr(present, "altnames", ())
 
 
 def check_master(name: str, field: str = "master") -> str:
-    """Return `name` if a link of that name can be the master of another one, or "" for none."""
+    """Return `name` if a link of that name can be the master of another link, or "" for none."""
     return name if name == "" else check_kernel_name(name, field)
 
 
@@ -293,7 +293,7 @@ class Sysctl(NamedTuple):
 
     @property
     def shown(self) -> str:
-        """The value as others may read it: the kernel shows the secret of the addresses to root only."""
+        """The value in a form that everybody may read: the kernel shows the stable_secret only to root."""
         return "…" if self.name == STABLE_SECRET and self.value else self.value
 
 
@@ -338,7 +338,7 @@ def check_sysctl_name(name: str, field: str = "sysctls") -> str:
 
 
 def _setting_value(name: str, value: str | int, field: str) -> str:
-    """Return the value of a setting as the kernel returns it, if the kernel would read it."""
+    """Return the value of a setting in the form in which the kernel returns it, if the kernel would accept it."""
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 64:
         value = str(value)
     if not isinstance(value, str) or not _SETTING_VALUE.fullmatch(value):
@@ -350,7 +350,7 @@ def _setting_value(name: str, value: str | int, field: str) -> str:
             raise InvalidValue(field, value, f"the value of {name} must be an IPv6 address") from None
     if (number := _INTEGER.fullmatch(value)) is None:
         return value
-    # As strtoul() reads them with base 0 (proc_get_long, kernel/sysctl.c).
+    # Numbers as strtoul() reads them with base 0 (proc_get_long, kernel/sysctl.c).
     sign, hexadecimal, octal, decimal = number.groups()
     try:
         digits = hexadecimal or octal or decimal
@@ -360,9 +360,9 @@ def _setting_value(name: str, value: str | int, field: str) -> str:
 
 
 def sysctls_target(present: Iterable[Sysctl] | None, wanted: Iterable[Sysctl]) -> tuple[Sysctl, ...]:
-    """Return the settings that a link should have, given what it has: a time may be rounded up as the kernel does it.
+    """Return the settings that a link should have, given what it has: a time may be rounded up, as by the kernel.
 
-    It keeps milliseconds in jiffies, of up to 10 ms (proc_dointvec_ms_jiffies, kernel/time/jiffies.c).
+    The kernel keeps milliseconds in jiffies of up to 10 ms (proc_dointvec_ms_jiffies, kernel/time/jiffies.c).
     """
     there = dict(present or ())
 
@@ -384,8 +384,11 @@ STABLE_SECRET = "ipv6.stable_secret"
 ADDR_GEN_MODE = "ipv6.addr_gen_mode"
 
 IPV6_MTU = "ipv6.mtu"
-"""Can be read, but is not kept: the kernel sets it to the MTU of the link whenever that changes, and when IPv6 begins
-on the link, as when it gets its carrier from its peer (addrconf_notify, net/ipv6/addrconf.c)."""
+"""Can be read, but is not kept.
+
+The kernel sets it to the MTU of the link whenever that changes, and when IPv6 starts on the link, for example when it
+gets its carrier from its peer (addrconf_notify, net/ipv6/addrconf.c).
+"""
 
 _MC_FORWARDING = "is a state, not a setting: the kernel sets it while a multicast routing daemon uses the link"
 
@@ -394,7 +397,10 @@ _NEVER_SET = {
     "ipv4.mc_forwarding": _MC_FORWARDING,
     "ipv6.mc_forwarding": _MC_FORWARDING,
 }
-"""Why these can be read, but not be given. Nobody may write mc_forwarding (net/ipv4/devinet.c, net/ipv6/addrconf.c)."""
+"""The reasons why these can be read, but not given.
+
+Nobody may write mc_forwarding (net/ipv4/devinet.c, net/ipv6/addrconf.c).
+"""
 
 _INTEGER = re.compile("(-?)(?:0[xX]([0-9a-fA-F]+)|0([0-9]+)|([0-9]+))")
 _SETTING = re.compile("[a-z0-9_]{1,64}")
@@ -435,7 +441,7 @@ def check_addresses(
 ) -> tuple[IPInterface, ...]:
     """Return the addresses as ``ipaddress`` interfaces; each needs a prefix and can occur only once.
 
-    One with attributes is a :class:`vethlib.NewAddress`, which is such an interface, too.
+    An address with attributes is a :class:`vethlib.NewAddress`, which is also such an interface.
     """
     if isinstance(addresses, str) or not isinstance(addresses, Iterable):
         raise InvalidValue(field, addresses, 'must be a list of addresses, such as ["10.0.0.1/24"]')
@@ -459,7 +465,7 @@ def _check_different(addresses: Iterable[IPInterface], field: str) -> None:
 
 
 def slot(one: IPInterface) -> object:
-    """Return what an IPv4 address of a link must differ in from the others: local address, and subnet of its peer."""
+    """Return what must be unique to an IPv4 address on its link: its local address and the subnet of its peer."""
     interface, peer = identity_of(one)
     network = interface.network if peer is None else IPv4Interface((int(peer), interface.network.prefixlen)).network
     return interface if network == interface.network else (interface, network)
@@ -467,7 +473,7 @@ def slot(one: IPInterface) -> object:
 
 def _check_address(address: str | IPInterface | NewAddress, field: str) -> IPInterface:
     if isinstance(address, str) and len(address.split(None, 1)) > 1:
-        from .newaddress import read_address  # for attributes that few addresses have
+        from .newaddress import read_address  # for rarely used attributes
 
         return read_address(address, field)
     return check_plain(address, field)

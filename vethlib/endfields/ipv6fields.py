@@ -1,4 +1,4 @@
-"""Fields with something of IPv6, which a link without it cannot have."""
+"""Fields that have IPv6 values, which a link without IPv6 cannot have."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ __all__ = ["check_field_of_ipv6", "field_of_ipv6"]
 def field_of_ipv6(
     routes: Iterable[Route] = (), neighbours: Iterable[Neighbour] = (), sysctls: Iterable[Sysctl] = ()
 ) -> str:
-    """Return the first of these fields with something of IPv6, which a link without IPv6 cannot have; "" if none has.
+    """Return the name of the first of these fields that has an IPv6 value; "" if none has.
 
-    Its settings exist as long as the MTU is large enough, even where it is disabled.
+    IPv6 settings exist as long as the MTU is large enough, even where IPv6 is disabled.
     """
     if any(route.network.version == 6 for route in routes):
         return "routes"
@@ -37,7 +37,7 @@ def check_field_of_ipv6(
     neighbours: Iterable[Neighbour] = (),
     sysctls: Iterable[Sysctl] = (),
 ) -> None:
-    """Raise InvalidValue if a link without IPv6 would have a route, a neighbour or a setting of it."""
+    """Raise InvalidValue if a link without IPv6 would have an IPv6 route, neighbour or setting."""
     if ipv6 is False and (field := field_of_ipv6(routes, neighbours)):
         raise InvalidValue("ipv6", ipv6, f"a link without IPv6 cannot have any in its {field}")
     if mtu is not None and mtu < IPV6_MIN_MTU and (field := field_of_ipv6(routes, neighbours, sysctls)):

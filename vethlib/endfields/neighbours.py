@@ -1,6 +1,6 @@
 """Permanent neighbours over a link: as given to an end, and as the kernel reports them (:class:`Neighbour`).
 
-1. A neighbour that vethlib adds has the protocol ``PROTO`` (NDA_PROTOCOL, Linux 5.0), by which it is known later;
+1. A neighbour that vethlib adds has the protocol ``PROTO`` (NDA_PROTOCOL, Linux 5.0), by which it is recognised later;
    others are never removed.
 2. A link has one neighbour per address. So a given neighbour replaces any other with its address, no matter who added
    it; if the change is undone, the other is restored as it was. An equal neighbour stays as it is, with its owner.
@@ -86,7 +86,7 @@ def _address(given: object) -> IPAddress:
 def check_neighbours(
     neighbours: Iterable[Neighbour | Mapping[str, Any]], field: str = "neighbours"
 ) -> tuple[Neighbour, ...]:
-    """Return neighbours, each given as :class:`Neighbour` or as the northbound model has it, sorted; each only once.
+    """Return neighbours, each given as :class:`Neighbour` or as in the northbound model, sorted and without duplicates.
 
     Raises InvalidValue, also for an address with two MAC addresses.
     """
@@ -107,7 +107,8 @@ def check_neighbours(
 def check_given(neighbours: Iterable[Neighbour | Mapping[str, Any]], field: str) -> tuple[Neighbour, ...]:
     """Check neighbours that are to be added: like :func:`check_neighbours`, but each gets the protocol of vethlib.
 
-    A caller may pass neighbours that were read, also those of other programs, which would be added as theirs again.
+    A caller may pass neighbours that were read, including those of other programs, which would otherwise be added with
+    the protocol of the other program.
     """
     return tuple([_as_ours(neighbour) for neighbour in check_neighbours(neighbours, field)])
 
@@ -130,7 +131,7 @@ _EXAMPLE: Final = '{"ip": "10.0.0.9", "mac": "02:00:00:00:00:09"}'
 
 
 def neighbour_of(message: NeighbourMessage) -> Neighbour | None:
-    """Return a permanent neighbour that was read; None for any other, and for what is no :class:`Neighbour`."""
+    """Return a permanent neighbour that was read; None for others, and for any that :class:`Neighbour` refuses."""
     if not message.is_permanent or len(message.address) not in (4, 16) or len(message.mac) != 6:
         return None
     try:
@@ -142,9 +143,10 @@ def neighbour_of(message: NeighbourMessage) -> Neighbour | None:
 def neighbour_requests(
     index: int, present: Sequence[Neighbour], wanted: Sequence[Neighbour]
 ) -> Iterator[tuple[str, bytes, tuple[int, ...], int]]:
-    """Yield what leads from the neighbours that a link has, as far as they may be changed, to those it should have.
+    """Yield the changes from a link's present neighbours, as far as they may be changed, to the desired ones.
 
-    Each has a text, the message, the errnos that mean that it was unnecessary, and the version of IP if it adds one.
+    Each has a text, the message, the errnos that mean that it was unnecessary, and, if it adds a neighbour, the IP
+    version.
     """
     there = {each.address: each for each in present}
     kept = {each.address for each in wanted}
@@ -160,7 +162,7 @@ def neighbour_requests(
         yield f"neighbour {neighbour}", _new(index, neighbour), (), neighbour.address.version
 
 
-# ENOENT: another program has removed it, or the kernel with the state or the MAC of the link.
+# ENOENT: another program has removed it, or the kernel has when the link was set down or its MAC changed.
 _GONE: Final = (errno.ENOENT,)
 
 

@@ -2,8 +2,9 @@
 
 1. Most addresses have no more than that, and are plain ``ipaddress`` interfaces. A :class:`NewAddress` is such an
    interface, too, but equal only to another with the same attributes.
-2. What it does not give, it does not have: without `broadcast`, the address has none. Only a label that is not given
-   may be any, because the kernel changes labels when it renames a link (inetdev_changename, net/ipv4/devinet.c).
+2. An attribute that is not given is absent: without `broadcast`, the address has none. Only if no label is given may
+   the address have any, because the kernel changes labels when a link is renamed (inetdev_changename,
+   net/ipv4/devinet.c).
 3. The kernel changes only the lifetimes of an IPv4 address, so an address that differs in anything else is removed and
    added again.
 """
@@ -45,12 +46,12 @@ _LONGEST: Final = 300  # characters of a text
 class NewAddress:
     """An address for a link, with attributes: ``NewAddress("10.0.0.1/24", broadcast="+", label="veth1:x")``.
 
-    `address` is an ``ipaddress`` interface or a text as `ip address` takes it, which may have all attributes:
-    ``NewAddress("10.0.0.1 peer 10.0.0.2/32 scope link")``. An address with a `peer` has none but its prefix length.
+    `address` is an ``ipaddress`` interface or a text in the syntax of `ip address`, which may include all attributes:
+    ``NewAddress("10.0.0.1 peer 10.0.0.2/32 scope link")``. If there is a `peer`, the prefix length belongs to the peer.
     `broadcast` is an IPv4 address, or "+" or "-" for the last or first of the subnet. `label` is that of an IPv4
     address (1 to 15 bytes), `scope` "global", "site", "link", "host" or a number. With `nodad`, an IPv6 address is used
     without duplicate address detection; with `noprefixroute`, the kernel adds no route to its network. The kernel
-    deprecates it after `preferred` seconds, and removes it after `valid` seconds; None: never.
+    deprecates the address after `preferred` seconds, and removes it after `valid` seconds; None: never.
 
     Raises :class:`InvalidValue`, with the field "addresses", for a value that the kernel would refuse.
     """
@@ -134,7 +135,7 @@ class NewAddress:
         return AddrExtras(peer, broadcast, encoded(self.label), self.scope, flags, self.valid, self.preferred)
 
     def on(self, index: int, proto: int) -> Address:
-        """Return the address of a link that it becomes, with the owner mark `proto`."""
+        """Return the address that it becomes on link `index`, with the owner mark `proto`."""
         body = addr_body(index, self._plain.packed, self._plain.network.prefixlen, proto, self._extras)
         flags = parse_addr(body).flags | (0 if self.valid is not None else IFA_F_PERMANENT)
         return Address(index, self._plain, flags, proto, body, self._peer)
@@ -153,7 +154,7 @@ class NewAddress:
         return has[:5] == wanted[:5]
 
     def lives_like(self, address: Address) -> bool:
-        """Return whether an address of a link is permanent, or expires, as this one does; how soon does not count."""
+        """Return whether an address of a link is permanent, or expires, like this one; how soon does not matter."""
         if not self.expires:
             return not (address.expires or address.deprecated)
         return address.expires == (self.valid is not None)
@@ -212,14 +213,14 @@ class _NewAddress6(NewAddress, IPv6Interface):
 
 
 def scope_word(address: Address) -> str:
-    """Return the scope of an address as `ip` writes it: "global", "link", or a number without a name."""
+    """Return the scope of an address as `ip` writes it: "global", "link", or a number if it has no name."""
     return _NAMES_OF_SCOPES.get(address.scope, str(address.scope))
 
 
 def attributes_text(address: Address, name: str) -> str:
     """Return the attributes of an address of the link called `name` as `ip` writes them; "" if it has none.
 
-    Those that every address has are left out: global scope, the name of the link as its label, no end of its lifetime.
+    The defaults are left out: global scope, the name of the link as the label, unlimited lifetimes.
     """
     words = [] if address.broadcast is None else ["brd", str(address.broadcast)]
     if address.interface.version == 4:
@@ -232,7 +233,7 @@ def attributes_text(address: Address, name: str) -> str:
 
 
 def as_given(address: Address, name: str) -> IPInterface:
-    """Return what an address of the link called `name` was given as, apart from lifetimes."""
+    """Return an address of the link called `name` in the form in which it was given, apart from lifetimes."""
     has = extras(parse_addr(address.message)) if address.message else AddrExtras(flags=address.flags & ADDED_FLAGS)
     own, label = address.interface, decoded(has.label)
     given: Any = NewAddress(
@@ -257,7 +258,7 @@ def read_address(text: str, field: str) -> IPInterface:
 
 
 def _own_and_peer(address: str | IPInterface, peer: object) -> tuple[IPInterface, IPInterface | None]:
-    """Return an address and its peer, both with the prefix length, which is written after the peer if there is one."""
+    """Return an address and its peer, both with the prefix length, which is written after the peer, if there is one."""
     if peer is None:
         return check_plain(address, _FIELD), None
     if not isinstance(address, str):
@@ -303,7 +304,7 @@ def _words(text: str) -> tuple[str, dict[str, Any]]:
             known = "peer IP/PREFIX, brd IP, label NAME, scope NAME, nodad, noprefixroute, valid_lft SECONDS"
             wrong = f"{word!r} needs a value" if name in _VALUED else f"{word!r} is no attribute"
             raise InvalidValue(_FIELD, text, f"{wrong}: after an address there may be {known}, preferred_lft SECONDS")
-    # As `ip` writes it: for ever is not given.
+    # Like `ip`: an unlimited lifetime counts as not given.
     return address, {name: value for name, value in given.items() if value is not None}
 
 
@@ -336,7 +337,7 @@ def _broadcast(given: str | IPv4Address | None, network: IPv4Network | IPv6Netwo
         except (AddressValueError, ValueError):
             cure = "must be '+', '-' or an IPv4 address, as in 10.0.0.255"
             raise InvalidValue(_FIELD, _said("brd", given), cure) from None
-    # To the kernel, 0.0.0.0 is none (inet_fill_ifaddr, net/ipv4/devinet.c).
+    # To the kernel, 0.0.0.0 means none (inet_fill_ifaddr, net/ipv4/devinet.c).
     return None if address.is_unspecified else address
 
 
@@ -345,7 +346,7 @@ def _label(label: Any, network: IPv4Network | IPv6Network) -> str:
         return ""
     if network.version == 6:
         raise InvalidValue(_FIELD, _said("label", label), "an IPv6 address has no label: leave it out")
-    # The kernel takes any text; programs that show labels, such as ifconfig, take a name and, after a colon, another.
+    # The kernel accepts any text; programs that show labels, such as ifconfig, accept a name, or two with a colon.
     fits = isinstance(label, str) and _A_LABEL.fullmatch(label) and label.isprintable() and len(encoded(label)) <= 15
     if not fits:
         raise InvalidValue(
@@ -380,7 +381,7 @@ def _said(name: str, value: object) -> str:
     """Return an attribute as it would be written in a text."""
     try:
         return f"{name} {value}"
-    except ValueError:  # Python makes no text of an int with thousands of digits
+    except ValueError:  # Python does not convert an int with thousands of digits to text
         return name
 
 

@@ -1,7 +1,7 @@
 """What a link leaves to a network card: checksums and segmentation, together "offload".
 
-1. They are features of a link (net/ethtool/common.c names them: ``tx-checksum-ip-generic``), of which those count that
-   the link has and that can be switched. A new veth has all of them but ``rx-gro`` (since Linux 5.13).
+1. They are features of a link (net/ethtool/common.c names them: ``tx-checksum-ip-generic``). Only those count that the
+   link has and that can be switched. On a new veth, all of them are on except ``rx-gro`` (since Linux 5.13).
 2. A value is False if all are off, True if they are as on a new veth, and otherwise the differences from True, sorted:
    ``("+rx-gro", "-tx-udp-segmentation")``. So every state can be compared, and restored.
 """
@@ -18,7 +18,7 @@ __all__ = ["Offload", "check_offload", "features_of", "is_offload", "offload_of"
 
 Offload: TypeAlias = bool | tuple[str, ...]
 
-# Features whose names do not have these words: VLAN tags, which are in no packet's checksum, and those of hardware.
+# Features without these words in their names are those for VLAN tags, which no checksum covers, and for hardware.
 _IS_OFFLOAD = re.compile(r"checksum|segmentation|^tx-scatter-gather|^tx-gso-list$|gro").search
 _DIFFERENCE = re.compile(r"[-+][a-z0-9_-]{1,31}").fullmatch
 
@@ -73,7 +73,7 @@ def _difference(feature: str) -> str:
 
 
 def target_of(present: Any, wanted: Offload) -> Offload:
-    """Return what a link should have, given what it has: with True, GRO may be on as well."""
+    """Return the value that a link should have, given what it has: with True, GRO may be on as well."""
     if wanted is True and isinstance(present, tuple) and not any(each.startswith("-") for each in present):
         return present
     return wanted

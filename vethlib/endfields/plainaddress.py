@@ -1,4 +1,4 @@
-"""Addresses without attributes, as given to an end: the text of one, and what a link cannot have."""
+"""Addresses without attributes, as given to an end: how they are written, and which a link cannot have."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _is_no_host(packed: bytes) -> bool:
 def _parse_address(text: str, field: str) -> IPInterface:
     if len(text) > _LONGEST:
         raise InvalidValue(field, text, _NO_ADDRESS)
-    # Most are as inet_pton reads them, which takes half as long as ipaddress; what it does not read, that explains.
+    # inet_pton reads most addresses, in half the time of ipaddress; ipaddress explains what is wrong with the others.
     ip, _, prefix = text.partition("/")
     try:
         if len(prefix) <= 3 and prefix.isdecimal() and prefix.isascii():

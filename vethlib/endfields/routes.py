@@ -1,16 +1,16 @@
 """Routes over a link: as given to an end, and as the kernel reports them (:class:`Route`).
 
-1. A route that vethlib adds has the protocol ``PROTO`` (rtm_protocol, include/uapi/linux/rtnetlink.h), by which it
-   is known later; routes with any other protocol are foreign and never changed.
-2. To the kernel, two routes are the same if destination, metric and table are. So a route that differs in anything else
-   is removed before its successor is added.
-3. A metric that is not given is that of the kernel: 0 for IPv4, 1024 for IPv6 (IP6_RT_PRIO_USER).
-4. A gateway has to be on the link when a route via it is added, and that may take another route, as in 169.254.1.1/32
-   on the link and a default route via 169.254.1.1. So routes without a gateway are added before the others, and removed
-   after them.
-5. If another program appends a route of IPv6 with the same destination, metric and table, the kernel reports both as
-   one with several hops, and the protocol of the first. That is the route of vethlib, which is only added if there is
-   no other.
+1. A route that vethlib adds has the protocol ``PROTO`` (rtm_protocol, include/uapi/linux/rtnetlink.h), by which it is
+   recognised later; routes with any other protocol are foreign and never changed.
+2. To the kernel, two routes are the same if they have the same destination, metric and table. So a route that differs
+   in anything else is removed before its successor is added.
+3. If no metric is given, the kernel's default applies: 0 for IPv4, 1024 for IPv6 (IP6_RT_PRIO_USER).
+4. A gateway has to be on the link when a route via it is added, and that may require another route, as with
+   169.254.1.1/32 on the link and a default route via 169.254.1.1. So routes without a gateway are added before the
+   others, and removed after them.
+5. If another program appends an IPv6 route with the same destination, metric and table, the kernel reports both as one
+   route with several hops and the protocol of the first. The first is the route of vethlib, which is added only if
+   there is no other.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ PROTO: Final = 118
 IPNetwork: TypeAlias = IPv4Network | IPv6Network
 
 _METRIC: Final = {4: 0, 6: 1024}
-_LARGEST_MTU: Final = 65520  # as which the kernel takes a larger one (ip_metrics_convert, net/ipv4/metrics.c)
+_LARGEST_MTU: Final = 65520  # the kernel reduces a larger one to this (ip_metrics_convert, net/ipv4/metrics.c)
 _LONGEST: Final = 64  # characters of an address or a network
 
 
@@ -64,7 +64,7 @@ class Route(Value):
 
     `destination` is a network, an address or "default". Without a gateway (`via`), it is on the link itself. `metric`
     decides between routes to one destination (the lowest is used), `src` is the source address of packets that do not
-    have any yet, `mtu` (bytes) the path MTU, and `table` the number of the routing table (254 is the main table).
+    have one yet, `mtu` (bytes) the path MTU, and `table` the number of the routing table (254 is the main table).
 
     `proto` is the protocol of a route that was read; vethlib always adds them with ``PROTO``.
 
@@ -99,7 +99,7 @@ class Route(Value):
                 raise InvalidValue("routes", str(address), "via and src must be the address of a host, or left out")
         if self.metric is not None:
             _number(self.metric, "metric", 0, 0xFFFF_FFFF)
-        # To the kernel, a metric of 0 is that of rule 3.
+        # To the kernel, a metric of 0 means its default (rule 3).
         _set(self, "metric", self.metric or _METRIC[version])
         if self.mtu is not None:
             _number(self.mtu, "mtu", 68 if version == 4 else 1280, 65535)
@@ -149,7 +149,7 @@ class Route(Value):
 
 _set = object.__setattr__
 
-# The same texts again and again: of networks in every namespace, of a gateway in each of its routes.
+# The same texts occur again and again: networks in every namespace, a gateway in each of its routes.
 _read_network = lru_cache(maxsize=1024)(ip_network)
 _read_address = lru_cache(maxsize=1024)(ip_address)
 
@@ -190,9 +190,9 @@ def _number(value: object, name: str, low: int, high: int) -> None:
 
 
 def check_routes(routes: Iterable[Route | Mapping[str, Any]], field: str = "routes") -> tuple[Route, ...]:
-    """Return routes, each given as a :class:`Route` or as the northbound model has it, sorted; each only once.
+    """Return routes, each given as a :class:`Route` or as in the northbound model, sorted and without duplicates.
 
-    Raises InvalidValue, also for two routes that the kernel does not tell apart (rule 2).
+    Raises InvalidValue, also for two routes that are the same to the kernel (rule 2).
     """
     if isinstance(routes, str | Mapping) or not isinstance(routes, Iterable):
         raise InvalidValue(field, routes, 'must be a list of routes, such as [Route("default", via="10.0.0.1")]')
@@ -214,7 +214,7 @@ def _from_dict(given: Mapping[str, Any], field: str) -> Route:
     for key in given:
         if key not in _KEYS:
             raise InvalidValue(field, key, f"a route has the keys {', '.join(_KEYS)}")
-    # 0 and "" are what protobuf has for a field that is not given.
+    # In protobuf, a field that is not given is 0 or "".
     fields = {_KEYS[key]: value for key, value in given.items() if value not in (None, "", 0)}
     if "destination" not in fields:
         raise InvalidValue(field, "", "a route needs a dst, such as 0.0.0.0/0")
@@ -222,15 +222,16 @@ def _from_dict(given: Mapping[str, Any], field: str) -> Route:
 
 
 def _key(route: Route) -> tuple[int, ...]:
-    """Return what identifies a route to the kernel (rule 2), by which routes are also sorted."""
+    """Return what identifies a route to the kernel (rule 2); routes are also sorted by it."""
     network = route.network
     return network.version, route.table, int(network.network_address), network.prefixlen, route.metric or 0
 
 
 def in_order(routes: Iterable[Route]) -> tuple[Route, ...]:
-    """Return routes that were read, sorted as those that were given, each only once.
+    """Return routes that were read, in the same order as given routes, and without duplicates.
 
-    Other programs may add what :func:`check_routes` refuses: two that differ only in their gateways (NLM_F_APPEND).
+    Other programs may add what :func:`check_routes` refuses: two routes that differ only in their gateways
+    (NLM_F_APPEND).
     """
     return tuple(sorted(dict.fromkeys(routes), key=_key))
 
@@ -239,16 +240,16 @@ _route = filler(Route)  # The kernel has routes that a Route refuses, such as on
 
 
 def link_of(message: RouteMessage) -> int:
-    """Return the ifindex of the link that a route leads over; 0 for none, or for one of IPv4 with several hops."""
+    """Return the ifindex of the link that a route leads over; 0 for no link, and for IPv4 routes with several hops."""
     if not message.next_hops:
         return message.ifindex
     return message.next_hops[0] if message.family == AF_INET6 else 0
 
 
 def route_of(message: RouteMessage, family: int) -> Route | None:
-    """Return a route that was read; None if no :class:`Route` describes it, such as one of IPv4 with several hops.
+    """Return a route that was read; None if no :class:`Route` describes it, as with several hops of IPv4.
 
-    An IPv6 route with several is the first of them (rule 5).
+    For an IPv6 route with several hops, the first is returned (rule 5).
     """
     if message.is_special or not link_of(message):
         return None
@@ -269,7 +270,7 @@ def route_of(message: RouteMessage, family: int) -> Route | None:
 
 
 def new_route_requests(index: int, wanted: Iterable[Route]) -> Iterator[tuple[Route, bytes]]:
-    """Yield the message for each route over a link that has none yet."""
+    """Yield the message for each route over a link that has no routes yet."""
     for route in _on_link_first(wanted):
         yield route, _message(index, route, add=True)
 
@@ -277,9 +278,9 @@ def new_route_requests(index: int, wanted: Iterable[Route]) -> Iterator[tuple[Ro
 def route_requests(
     index: int, present: Sequence[Route], wanted: Sequence[Route]
 ) -> Iterator[tuple[str, bytes, tuple[int, ...], int]]:
-    """Yield what leads from the routes of ours that a link has to those it should have: first what removes routes.
+    """Yield the changes from the routes of vethlib that a link has to the desired ones, removals first.
 
-    Each has a text, the message, the errnos that mean that it was unnecessary, and the version of IP if it adds one.
+    Each has a text, the message, the errnos that mean that it was unnecessary, and, if it adds a route, the IP version.
     """
     there, kept = set(present), set(wanted)
     for route in reversed(_on_link_first(route for route in present if route not in kept)):
@@ -293,7 +294,7 @@ def _on_link_first(routes: Iterable[Route]) -> list[Route]:
     return sorted(routes, key=lambda route: route.via is not None)
 
 
-# ESRCH: another program has removed it, or the kernel with the address of its source.
+# ESRCH: another program has removed it, or the kernel has, with the address that is its source.
 _GONE: Final = (errno.ESRCH,)
 
 

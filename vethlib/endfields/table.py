@@ -1,25 +1,25 @@
 """The fields of an end: how each is checked, sent, read, compared, undone and put into words, in one table.
 
-1. A field that one attribute of a message sets has that ``attribute``. The attribute with the value that was there
-   before undoes it. A field with several values (``several``) is changed by a message for each that is added or
-   removed, which the opposite message undoes; late fields are restored by `session/write/restoring`. ``SYSCTLS`` are
-   files and ``OFFLOAD`` is an ioctl, no messages (``direct``): `session/core/settings.py` reads and writes them. A new
-   link has none of several values, so ``new`` gives its messages without those that undo them.
-2. The present value is in every :class:`LinkMessage` (``read``), or it is read only on request: with ``number``,
-   it is that attribute of a link message, and ``along`` another, which the kernel changes with it; the rest is in
-   `session/read/further.py`. So an end without such fields costs nothing more.
-3. ``target`` is what a link should have, given what it has: by default, what is wanted.
-4. Values of a field with ``none`` are those that vethlib has set, so an agent sets a field that is not configured any
-   more to that. Those of the others are left as they are.
+1. A field that is set by one attribute of a message has that ``attribute``; the same attribute with the former value
+   undoes the change. A field with several values (``several``) is changed by one message for each value that is added
+   or removed, and the opposite message undoes it; late fields are restored by `session/write/restoring`. ``SYSCTLS``
+   are files and ``OFFLOAD`` is an ioctl, not messages (``direct``): `session/core/settings.py` reads and writes them. A
+   new link has none of several values yet, so ``new`` returns its messages without any that undo them.
+2. The present value is in every :class:`LinkMessage` (``read``), or it is read only on request: with ``number``, it is
+   that attribute of a link message, and ``along`` is another attribute that the kernel changes with it; the rest is in
+   `session/read/further.py`. So an end without such fields costs nothing extra.
+3. ``target`` returns the value that a link should have, given what it has: by default, the desired value.
+4. The values of a field with ``none`` are those that vethlib has set, so when such a field is no longer configured, an
+   agent sets it to ``none``. Other fields are left as they are.
 5. A ``late`` field needs a link that is up and has its addresses, so it is sent last, and lost with them. An ``early``
-   one may cost the link its addresses, so it is sent before them.
-6. The kernel sends a link event when an ``announced`` field changes, which does not show its value
-   (NETDEV_CHANGEUPPER, NETDEV_FEAT_CHANGE and NETDEV_CHANGE_TX_QUEUE_LEN in rtnetlink_event, net/core/rtnetlink.c).
-   Of the others that are read on request, no link event reports a change.
+   field may cost the link its addresses, so it is sent before them.
+6. The kernel sends a link event when an ``announced`` field changes, which does not show its value (NETDEV_CHANGEUPPER,
+   NETDEV_FEAT_CHANGE and NETDEV_CHANGE_TX_QUEUE_LEN in rtnetlink_event, net/core/rtnetlink.c). For the other fields
+   that are read on request, no link event reports a change.
 7. The fields are in the order in which they are sent. The alias is first, because it may be a mark that describes the
    others.
-8. The name, the namespace, the addresses, and whether the link is up and has IPv6 are not in the table: they take
-   effect on one another, and `session/write/change.py` has their order. `mtu` is in it, but that module sends it first
+8. The name, the namespace, the addresses, and whether the link is up and has IPv6 are not in the table: they affect one
+   another, and `session/write/change.py` determines their order. `mtu` is in the table, but that module sends it first
    or last, because IPv6 needs 1280 bytes.
 """
 
@@ -85,9 +85,10 @@ _U32: Final = Struct("=I")
 class Step(NamedTuple):
     """One message, and those that undo it. `fine` are errnos that may mean that it was unnecessary.
 
-    `address` is the address that it adds or changes, and `adds` its identity if the link did not have it.
-    `exists` is what EEXIST means, if it does not mean that a link has a name. `late_version` is that of IP of the route
-    or neighbour that it adds, if it adds one. With `halves`, the kernel may have made a half of it when it refuses it.
+    `address` is the address that it adds or changes, and `adds` its identity if the link did not have it. `exists` is
+    the meaning of EEXIST, unless that means that a link has a name. `late_version` is the IP version of the route or
+    neighbour that it adds, if it adds one. With `halves`, the kernel may have carried out half of it when it refuses
+    it.
     """
 
     what: str
@@ -108,9 +109,9 @@ def _wanted(_present: Any, wanted: Any) -> Any:
 class Field(NamedTuple):
     """A field of an end and of :meth:`Session.set`, where it has the same name.
 
-    `check` returns a value as it is compared, or raises InvalidValue; `check_change`, if there is one, takes its place
-    for an existing link, which may have values that a new one is not given. `words` is its text in errors, and `exists`
-    the meaning of EEXIST for one of its values. See the module for the others.
+    `check` returns a value in the form that is compared, or raises InvalidValue; `check_change`, if present, takes its
+    place for an existing link, which may have values that cannot be given to a new one. `words` returns the text of a
+    value in errors, and `exists` is the meaning of EEXIST for one of its values. For the others, see the module.
     """
 
     name: str
@@ -132,21 +133,21 @@ class Field(NamedTuple):
     check_change: Callable[[Any, str], Any] | None = None
 
     def check_set(self, value: Any) -> Any:
-        """Return a value for an existing link, as it is compared. Raises InvalidValue."""
+        """Return a value for an existing link, in the form that is compared. Raises InvalidValue."""
         return (self.check_change or self.check)(value, self.name)
 
     def describe(self, value: Any) -> str:
-        """Return what setting the field to this value is called."""
+        """Describe setting the field to this value."""
         return f"{self.name} {self.words(value)}"
 
     def creation(self, index: int, value: Any) -> Iterator[tuple[object, bytes]]:
-        """Return the messages that give the field of a new link its value, each with what it does (text on demand)."""
+        """Return the messages that give the field of a new link its value, each with a description (text on demand)."""
         if self.new is not None:
             return self.new(index, value)
         return ((step.what, step.request) for step in self.steps(index, None, value))
 
     def steps(self, index: int, present: Any, value: Any) -> Iterator[Step]:
-        """Yield the steps that change the field of a link from `present` to `value`; None: it is not known, or none."""
+        """Yield the steps that change the field of a link from `present` (None: unknown, or no value) to `value`."""
         if self.several is not None:
             for step in self.several(index, present or (), value):
                 yield step._replace(exists=self.exists) if self.exists else step
@@ -166,7 +167,7 @@ def _gso_max_size(size: int) -> bytes:
 
 
 def return_to_master(index: int, master: MasterName) -> tuple[bytes, ...]:
-    """Return the messages that give a link the master again that it had, and the settings of that bridge's port."""
+    """Return the messages that attach a link to its former master again, with its settings as a port of that bridge."""
     attached = set_master(index, master.ifindex)
     return (attached, set_port(index, master.port)) if master.port else (attached,)
 
@@ -174,7 +175,7 @@ def return_to_master(index: int, master: MasterName) -> tuple[bytes, ...]:
 def _change_master(index: int, present: Any, wanted: Any) -> Iterator[Step]:
     """Change the master from one that was looked up (`MasterName`) to another.
 
-    The kernel takes the link out of its master before it asks the new one (do_set_master, net/core/rtnetlink.c).
+    The kernel detaches the link from its master before it asks the new one (do_set_master, net/core/rtnetlink.c).
     """
     if wanted.ifindex != (present.ifindex if present else 0):
         what = f"master {wanted}" if wanted else "no master"
@@ -199,7 +200,7 @@ def _change_altnames(index: int, present: Sequence[str], wanted: Sequence[str]) 
 
 
 def _check_offload(offload: Any, field: str) -> Any:
-    from .offload import check_offload  # for ends that have it
+    from .offload import check_offload  # only for ends that have it
 
     return check_offload(offload, field)
 
@@ -211,7 +212,7 @@ def _offload_target(present: Any, wanted: Any) -> Any:
 
 
 def _check_routes(routes: Any, field: str) -> Any:
-    from .routes import check_routes  # 1 ms, for ends with routes
+    from .routes import check_routes  # 1 ms, only for ends with routes
 
     return check_routes(routes, field)
 
@@ -243,7 +244,7 @@ def _change_neighbours(index: int, present: Sequence[Neighbour], wanted: Sequenc
 
 
 def _with_foreign(present: Sequence[Any], wanted: Sequence[Any]) -> tuple[Any, ...]:
-    """Return what is wanted, after what is there: it may be foreign (nothing marks an alternative name)."""
+    """Return the desired values, after the present ones, which may be foreign (nothing marks an alternative name)."""
     return tuple(dict.fromkeys((*present, *wanted)))
 
 
@@ -311,12 +312,12 @@ TAKES_LATE: Final = {
     "name": LATE,
     "addresses": LATE,
 }
-"""The late fields that a change may cost a link (rule 5).
+"""The late fields that a link may lose by a change (rule 5).
 
-It is set down: by ``up``, when it joins or leaves a VRF, and before Linux 6.2 to be renamed (fib_disable_ip,
-addrconf_ifdown and neigh_ifdown). Another MAC removes neighbours (neigh_changeaddr), an MTU below 1280 and disabling
-IPv6 what is of IPv6 (addrconf_ifdown), and the removal of an address the routes whose source it is; with the last one
-of IPv4, everything of IPv4 (fib_sync_down_addr, fib_disable_ip).
+A link is set down by ``up``, when it joins or leaves a VRF, and, before Linux 6.2, to be renamed (fib_disable_ip,
+addrconf_ifdown and neigh_ifdown). Another MAC removes neighbours (neigh_changeaddr); an MTU below 1280 and disabling
+IPv6 remove IPv6 routes and neighbours (addrconf_ifdown); removing an address removes the routes whose source it is, and
+removing the last IPv4 address removes all IPv4 routes and neighbours (fib_sync_down_addr, fib_disable_ip).
 """
 
 
