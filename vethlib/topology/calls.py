@@ -1,4 +1,4 @@
-"""Calls of functions in a node: each in a thread of its own, which enters the namespace of the node."""
+"""Call functions in a node: each in a separate thread, which enters the namespace of the node."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def begin_call(
 ) -> Future[T]:
     """Call a function within `block` in a new thread; return a future with its result, and call `ended` at its end.
 
-    `name` is that of the function. Raises ThreadRefused.
+    `name` is the name of the function. Raises ThreadRefused.
     """
     future: Future[T] = Future()
 
@@ -46,7 +46,7 @@ def begin_call(
 
 
 def no_coroutine(result: T, name: str) -> T:
-    """Return the result of a function, unless the function is a coroutine function, which has not done anything yet."""
+    """Return the result of a function. Raises TypeError for a coroutine function, which has not done anything yet."""
     if isinstance(result, CoroutineType):
         result.close()
         raise TypeError(

@@ -20,7 +20,7 @@ _NEEDED: Final = 16  # a program takes up to twelve while it is started
 
 
 def make_room(number: int) -> None:
-    """Raise the limit if it is near, so that there is room for `number` descriptors more."""
+    """Raise the limit if it is near, so that there is room for `number` more descriptors."""
     soft, hard = limits()
     try:
         taken = len(os.listdir("/proc/self/fd"))
@@ -32,12 +32,12 @@ def make_room(number: int) -> None:
 def keep_room() -> None:
     """Raise the limit if few descriptors are left: 256, or a quarter of a limit that is small, perhaps on purpose.
 
-    They are not counted, which takes a millisecond where there are a thousand. A new one is always the lowest that is
-    free; so few are left once one of the last is open.
+    They are not counted, because that takes a millisecond if there are a thousand. A new descriptor always gets the
+    lowest free number, so few are left once one of the last numbers is in use.
     """
     soft, hard = limits()
     few = max(min(_FEW, soft // 4), _NEEDED)
-    with suppress(OSError):  # it is not open
+    with suppress(OSError):  # the descriptor is not open
         os.get_inheritable(max(soft - few, 0))
         _raise_limit(soft + _SPARE, soft, hard)
 
@@ -45,5 +45,5 @@ def keep_room() -> None:
 def _raise_limit(desired: int, soft: int, hard: int) -> None:
     if soft != resource.RLIM_INFINITY and desired > soft:
         enough = desired if hard == resource.RLIM_INFINITY else min(desired, hard)
-        with suppress(OSError, ValueError):  # a sandbox (seccomp) refuses it, and the limit may be higher than is known
+        with suppress(OSError, ValueError):  # a sandbox (seccomp) refuses it; the limit may be higher than known here
             resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, enough), hard))

@@ -2,7 +2,7 @@
 
 A separate process, the holder, keeps their namespaces alive. In its mount namespace, each has its name in /run/netns,
 so that ``ip netns exec``, ``ip -n`` and ``vethctl`` find them there; the host's /run/netns is not changed. On SIGTERM,
-it ends the processes in its nodes, and itself, and with it everything that it keeps.
+it ends the processes in its nodes and itself, and with that everything that it keeps.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ def keep(nodes: Iterable[Node], *, as_user: bool = False) -> Kept:
     descriptors = [node.netns.fd for node in named.values()]
     arguments = [f"{fd}:{name}" for fd, name in zip(descriptors, named, strict=True)]
     holder = real_subprocess().run(
-        # Like the supervisor's, its modules are Python's own and vethlib, whatever stands in front of them here.
+        # Like the supervisor, it uses only Python's own modules and vethlib, whatever precedes them in this process's
+        # path.
         [interpreter(), "-I", "-S", "-c", _HOLDER, _root(), *arguments],
         pass_fds=descriptors,
         stdin=subprocess.DEVNULL,
@@ -77,7 +78,7 @@ def keep(nodes: Iterable[Node], *, as_user: bool = False) -> Kept:
 
 
 def _root() -> str:
-    """Return the directory, or the archive, that has vethlib."""
+    """Return the directory or archive that contains vethlib."""
     return os.path.dirname(os.path.dirname(os.path.abspath(ns.__path__[0])))
 
 
@@ -100,7 +101,7 @@ def hold(arguments: Sequence[str]) -> NoReturn:
     except (VethError, OSError) as error:
         sys.exit(str(error))
     if pid := posix.fork():
-        # The caller waits for this process only, and readers of its output for the end of the output.
+        # The caller waits only for this process, and readers of its output wait for the end of the output.
         print(_READY, pid, flush=True)
         os._exit(0)
     os.setsid()

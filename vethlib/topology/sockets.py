@@ -1,4 +1,4 @@
-"""rtnetlink sockets in nodes, for requests that Session does not support: bridges, routes and neighbours."""
+"""Use rtnetlink sockets in nodes, for requests that Session does not support: bridges, routes and neighbours."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Sockets(Closing):
         return outcome.bodies
 
     def has_tentative(self, node: str, index: int, link_local: Container[bytes] = ()) -> bool:
-        """Return whether an IPv6 address of `node` is tentative, on one link or, with `index` 0, on any.
+        """Return whether an IPv6 address of `node` is tentative, on the link `index` or, with 0, on any link.
 
         Of link-local addresses, only those in `link_local` count.
         """

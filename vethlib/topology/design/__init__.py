@@ -1,1 +1,1 @@
-"""A topology as values: from text or a shape to a complete layout. Pure."""
+"""Topologies as values: from text or a shape to a complete layout. Pure."""

@@ -3,8 +3,8 @@
 A segment is a set of ports that frames can reach without a router: a wire between two nodes, or all wires joined by
 switches. A segment without given addresses (an open one) gets the next IPv4 network of 10.0.0.0/8, a /24 or as large as
 its ports need, and the IPv6 network fd00:N::/64, where N is its number in hexadecimal; its ports are numbered from 1.
-If the MTU of a wire is too small for IPv6, the segment has IPv4 only; of a wire with ipv6=off, only the ends. In a
-segment with given addresses, open ports get free addresses of the same networks.
+If the MTU of a wire is too small for IPv6, the whole segment has only IPv4; with ipv6=off, only the ends of that wire.
+In a segment with given addresses, open ports (those without addresses) get free addresses of the same networks.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def give_addresses(
 
 
 def port_at(wires: Sequence[Wire], at: PortAt) -> Port:
-    """Return the port at a place."""
+    """Return the port at this end of this wire."""
     wire = wires[at[0]]
     return wire.b if at[1] else wire.a
 

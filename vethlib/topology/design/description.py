@@ -19,7 +19,7 @@ from .impairment import Impairment
 __all__ = ["BRIDGE", "Description", "Kind", "Layout", "Member", "Port", "Route", "Wire", "placed"]
 
 BRIDGE: Final = "br0"
-"""The bridge of a switch."""
+"""The name of the bridge of a switch."""
 
 Kind: TypeAlias = Literal["node", "router", "switch"]
 
@@ -51,8 +51,8 @@ class Port:
 class Wire:
     """A veth pair between two nodes. `mtu` (bytes) applies to both ends; None means the kernel's default.
 
-    With ipv6=False, neither end has IPv6, not even a link-local address. `a_to_b` is what happens to packets from `a`
-    to `b`, `b_to_a` to those in the other direction; None means nothing. `where` is its place in a text, such as
+    With ipv6=False, neither end has IPv6, not even a link-local address. `a_to_b` is the impairment of packets from `a`
+    to `b`, `b_to_a` that of packets in the other direction; None means none. `where` is its place in a text, such as
     "line 3", for errors; it does not distinguish wires.
     """
 
@@ -72,7 +72,7 @@ class Wire:
 
 
 def placed(error: InvalidValue, wire: Wire) -> InvalidValue:
-    """Return an error about a wire, with the place of the wire if it is known."""
+    """Return an error about a wire, with the place of the wire in the text if it is known."""
     return InvalidValue(error.field, error.value, f"{wire.where}: {error.hint}") if wire.where else error
 
 

@@ -20,12 +20,12 @@ _OWN = {name for line in _LOCAL for name in line.split()[1:]}
 def check_host_names(members: Iterable[Member]) -> None:
     """Check that each node can be found by its name. Raises InvalidValue if the name leads elsewhere.
 
-    Host names differ neither in letter case nor in a final dot. Programs do not look in /etc/hosts for numbers, which
-    they take for IPv4 addresses, and many of them not for names below localhost (RFC 6761).
+    In host names, letter case and a final dot are not significant. Programs do not look numbers up in /etc/hosts,
+    because they take them for IPv4 addresses, and many programs do not look up names below localhost (RFC 6761).
     """
     nodes: dict[str, str] = {}
     for member in members:
-        if member.kind == "switch":  # has no addresses, and so is not listed
+        if member.kind == "switch":  # a switch has no addresses, and so is not listed
             continue
         name = member.name.lower().rstrip(".")
         if name in _OWN or name.endswith(".localhost"):
@@ -50,7 +50,7 @@ def _is_address(name: str) -> bool:
 def hosts(layout: Layout, viewer: str) -> str:
     """Return the text of /etc/hosts for `viewer`: each node with its addresses, the ones closest to it first.
 
-    The order matters: most programs try the first address of a name. Link-local addresses of IPv6 are left out, because
+    The order matters: most programs try the first address of a name. IPv6 link-local addresses are left out, because
     programs cannot use them without a link.
     """
     addresses: dict[str, list[IPInterface]] = {member.name: [] for member in layout.members}

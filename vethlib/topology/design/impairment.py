@@ -44,8 +44,8 @@ class Impairment:
 
     Each packet is delayed by `delay` seconds, and by up to `jitter` seconds more or less, which may change the order.
     `loss` is the probability that it is dropped, `duplicate` that it is sent twice, and `reorder` that it is sent at
-    once, before those that are delayed. `rate` is in bits per second, 0 for unlimited. Up to `limit` packets wait, and
-    further ones are dropped.
+    once, before packets that are delayed. `rate` is in bits per second, 0 for unlimited. Up to `limit` packets wait;
+    any more are dropped.
     """
 
     delay: float = 0.0
@@ -65,7 +65,7 @@ class Impairment:
         return cls().changed(given)
 
     def changed(self, given: Mapping[str, Any]) -> Impairment:
-        """Return a copy with other values for those that are given. Raises InvalidValue."""
+        """Return a copy in which the `given` values replace the present ones. Raises InvalidValue."""
         for name in given:
             if name not in _READERS:
                 raise InvalidValue(name, given[name], f"a wire can have {', '.join(IMPAIRMENTS)}")
@@ -94,7 +94,7 @@ class Impairment:
 
 
 def parse_directions(name: str, text: str) -> tuple[str, str]:
-    """Split the text of an attribute, for both directions or, separated by "/", for each. Raises InvalidValue."""
+    """Split the text of an attribute: one value for both directions, or two separated by "/". Raises InvalidValue."""
     first, slash, second = text.partition("/")
     if not first or (slash and not second):
         raise InvalidValue(name, text, f"must be one value, or one for each direction as in {name}=1/0")

@@ -31,7 +31,7 @@ _EXAMPLES: Final = {
     "Wire": 'such as Wire(Port("a"), Port("b"))',
     "Port": 'such as Port("a")',
 }
-_METRIC: Final = {4: 0, 6: 1024}  # of a route that has none of its own
+_METRIC: Final = {4: 0, 6: 1024}  # of a route without a metric
 
 
 def lay_out(
@@ -47,7 +47,7 @@ def lay_out(
 
     `first` is the number of the first segment: 3 means 10.0.3.0/24 and fd00:3::/64. With `routes`, every node can reach
     every address of each node to which networks lead; nodes in two or more segments then forward. `mtu` applies to
-    wires that have none of their own. Raises InvalidValue if the topology cannot be built.
+    wires that specify none. Raises InvalidValue if the topology cannot be built.
     """
     if not isinstance(description, Description):
         raise InvalidValue("topology", description, 'must be text, such as "a -- b", or a Description')
@@ -190,7 +190,7 @@ def _check_port(port: Port, wire: Wire, kinds: Mapping[str, Kind]) -> Port:
 
 
 def _check_without_ipv6(port: Port, wire: Wire) -> None:
-    """Check that a port has nothing of IPv6 if its wire cannot have it: what End requires."""
+    """Check that a port has no IPv6 values if its wire cannot have IPv6, as End requires."""
     if not without_ipv6(wire):
         return
     listed = field_of_ipv6(port.fields.get("routes", ()), port.fields.get("neighbours", ()))

@@ -1,12 +1,12 @@
 """Choose static routes along the shortest paths, with as few entries as possible.
 
-1. Search from each network outwards, breadth first, through nodes that forward: each node that is reached has the
-   network behind the node from which it was reached. Of two equally short paths, the one described first wins.
-2. IPv4 and IPv6 are routed separately, since a segment may have only one of them; usually the routes are the same.
+1. Search from each network outwards, breadth first, through nodes that forward: each node reaches the network through
+   the node from which it was found. Of two equally short paths, the path described first wins.
+2. IPv4 and IPv6 are routed separately, because a segment may have only one of them; usually the routes are the same.
 3. The networks that a node has behind one neighbour are merged into the fewest prefixes that cover exactly them: two
    halves become the larger network. A node that does not forward and has everything behind one neighbour has only a
-   default route. Routers have none, so packets to unknown addresses are refused by the first router instead of circling
-   between two. Nor does one lead through a host (6), which would drop these packets silently.
+   default route. Routers have no default route, so packets to unknown addresses are refused by the first router instead
+   of circling between two. Nor does a default route lead through a host (6), which would drop these packets silently.
 4. The automatic IPv6 networks are far apart (fd00:N::/64), so a route to one covers the whole fd00:N::/32 if nothing
    else is in it; so they can be merged, too.
 5. Overlapping networks are refused. So no route of (3) except the default route covers a network that its node is in,
@@ -39,7 +39,7 @@ Neighbour: TypeAlias = tuple[int, int]
 """A node in a network: the number of the network, and the number of the member."""
 
 Behind: TypeAlias = Mapping[str, Mapping[Neighbour, Sequence[int]]]
-"""For each node: the networks that it is not in, by the neighbour that they are behind."""
+"""For each node: the networks that it is not in, by the neighbour through which they are reached."""
 
 _BITS: Final = {4: 32, 6: 128}
 _WIDE: Final = 96  # host bits of fd00:N::/32
@@ -51,11 +51,11 @@ class _Network(NamedTuple):
     span: Span
     nodes: tuple[str, ...]
     addresses: tuple[tuple[int, ...], ...]
-    """Of each of these nodes; the first is used as next hop."""
+    """The addresses of each of these nodes; the first is used as next hop."""
     part_of: int = -1
-    """The number of the network that has this address of one node (6)."""
+    """The number of the network that contains this address of a single node (6)."""
     wire: int = -1
-    """The number of the first wire with an address in it; of an address of one node, -1."""
+    """The number of the first wire with an address in it; -1 for an address of a single node."""
 
 
 def find_routes(
@@ -105,7 +105,7 @@ def _networks(wires: Sequence[Wire], segment: Segment, version: int) -> Iterator
 
 
 def _parts(networks: Sequence[_Network], forwarding: Set[str]) -> Iterator[_Network]:
-    """Return each address that needs a route of its own, since its network may be out of reach (6)."""
+    """Return each address that needs a separate route, because its network may be out of reach (6)."""
     counts = Counter(node for network in networks for node in network.nodes)
     for number, network in enumerate(networks):
         if len(network.nodes) > 1:
@@ -128,7 +128,7 @@ def _behind(
 ) -> Behind:
     """Apply rules 1 and 6. The networks behind a neighbour are in the order of the search.
 
-    `wholes` has the number of the network that each is a part of, -1 for none.
+    `wholes` has, for each network, the number of the network of which it is a part; -1 for none.
     """
     numbers = {node: number for number, node in enumerate(dict.fromkeys(node for those in members for node in those))}
     inside = [[numbers[node] for node in those] for those in members]

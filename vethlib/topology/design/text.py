@@ -5,7 +5,7 @@
     r1 -- r2  delay=20ms loss=1%/0        # from left to right / from right to left, or for both directions
     a:wan0(10.0.0.1/24, fd00::1/64) -- b  # a port: node[:link][(addresses)]; "()": no addresses
     a(default via 10.0.0.2) -- b          # routes and neighbours over the link are listed with its addresses
-    a -- b  txqlen=500 alias=x/y          # fields of both links, or of the left one and the right one (ends.py)
+    a -- b  txqlen=500 alias=x/y          # fields of both links, or of the left and the right one (ends.py)
     switch s1 s2                          # a kind (switch, router, node) and the nodes of this kind
 
 Statements are separated by newlines or ";". "#" starts a comment. The name of a node has 1 to 64 letters, digits, "_",
@@ -39,7 +39,7 @@ _COMMENT = re.compile(r"#[^\r\n]*")  # str.splitlines would also end it at U+202
 _NODE = re.compile(r"[A-Za-z0-9](?:[\w.]|-(?!-)){0,63}", re.ASCII)
 _ATTRIBUTE = re.compile(r"([\w.]+)=(\S*)")
 _PORT = re.compile(r"(?P<node>[^\s:()]+)(?::(?P<link>[^\s()]*))?(?:\s*\((?P<addresses>[^()]*)\))?")
-_GLUED = re.compile(r"(?:^|\s)[^\s:(]*--")  # the name of a link may contain it
+_GLUED = re.compile(r"(?:^|\s)[^\s:(]*--")  # not after a colon: the name of a link may contain "--"
 # Leading whitespace is matched once, not from each space, which would take quadratic time.
 _WIRE = re.compile(r"(?:^|(?<!\s)\s+)--(?=\s|$)")
 
@@ -102,7 +102,7 @@ class _Statement:
 
     def ports(self) -> tuple[list[Port], dict[str, Any]]:
         """Return the ports of a chain of wires, and the attributes of the wires."""
-        # Spaces are single here; in a run of spaces, each expression would search the rest from every one.
+        # Runs of spaces are reduced to one; otherwise, each expression would search the rest from every space of a run.
         rest, given = " ".join(self.text.split()), dict[str, str]()
         while " " in rest and (match := _ATTRIBUTE.fullmatch(rest, rest.rindex(" ") + 1)):
             name, value = match.groups()
@@ -172,7 +172,7 @@ class _Statement:
         return Port(node, link or "", self.checked(check_addresses, addresses), fields)
 
     def _cure(self, text: str) -> str:
-        """Return a hint for an invalid port, which is usually one of a few slips."""
+        """Return a hint for an invalid port, which is usually one of a few common slips."""
         first, *others = text.split()
         if others and others[0] in ("-", "->", "<->", "—", "–", "---"):
             return f'{text!r}: a wire is written "--", with a space on either side'

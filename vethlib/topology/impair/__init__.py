@@ -1,1 +1,1 @@
-"""Wires that delay, lose, duplicate, reorder and limit: by netem in the kernel, or by a relay in user space."""
+"""Wires that delay, drop, duplicate, reorder and limit packets: by netem in the kernel, or a relay in user space."""

@@ -1,4 +1,4 @@
-"""Impair wires by netem, at the root of each end: what leaves a node goes through the discipline of its link."""
+"""Impair wires with netem, at the root of each end: packets leave a node through the discipline of its link."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ImpairmentNotSupported(NotSupported):
 
 
 def impair(links: Iterable[tuple[str, int, Impairment]], namespaces: Mapping[str, Netns]) -> None:
-    """Impair what leaves through new links, each given by its node and ifindex.
+    """Impair packets that leave through new links, each given by its node and ifindex.
 
     Raises ImpairmentNotSupported, NetlinkError.
     """
@@ -45,14 +45,14 @@ def impair(links: Iterable[tuple[str, int, Impairment]], namespaces: Mapping[str
 
 
 def read(node: str, netns: Netns, link: str) -> Impairment:
-    """Return what happens to packets that leave through a link. Raises LinkNotFound, NetlinkError."""
+    """Return the impairment of packets that leave through a link. Raises LinkNotFound, NetlinkError."""
     with Sockets([node], {node: netns}) as sockets:
         netem = _present(sockets, node, _index(sockets, node, link))
     return Impairment() if netem is None else _impairment(netem)
 
 
 def write(node: str, netns: Netns, link: str, impairment: Impairment) -> None:
-    """Impair what leaves through a link, or end its impairment. Another discipline is replaced, but not removed.
+    """Impair packets that leave through a link, or end their impairment. Another discipline is replaced, not removed.
 
     Raises LinkNotFound, ImpairmentNotSupported, NetlinkError.
     """

@@ -1,15 +1,15 @@
 """The relay: a process that passes packets between the two halves of wires, and does in user space what netem does.
 
-It is a program of its own, which imports nothing of vethlib, so that it starts in 20 ms (relay.py starts it).
+It is a separate program that imports nothing of vethlib, so that it starts in 20 ms (relay.py starts it).
 
 1. A wire has two halves, each a veth pair from a node to a namespace in which the relay has a packet socket on the
    other end. A packet received at one half leaves at the other when its time has come.
-2. Packets arrive with the header of virtio (PACKET_VNET_HDR), in which the kernel describes segments that are not cut
-   yet and checksums that are not complete, and leave with it, so nothing is computed here. The kernel has removed the
-   802.1Q tag and reports it separately (PACKET_AUXDATA); the tag is put back.
+2. Packets arrive with the header of virtio (PACKET_VNET_HDR), in which the kernel describes segments that have not been
+   split yet and checksums that are incomplete, and leave with it, so nothing is computed here. The kernel has removed
+   the 802.1Q tag and reports it separately (PACKET_AUXDATA); the tag is put back.
 3. The time of a packet is determined as in netem_enqueue (net/sched/sch_netem.c), so that both give the same results.
-4. Setting an end down takes the carrier from its own half only. So the relay also sets the opposite end down, and later
-   up again, and both nodes see what they would see of a single pair. If one half is deleted, so is the other.
+4. Setting an end down takes the carrier only from its own half. So the relay also sets the opposite end down, and later
+   up again, and both nodes see the same as with a single pair. If one half is deleted, so is the other.
 5. It ends when its owner has closed the control socket or has ended; or, for nodes that are kept, with the last wire.
 """
 
@@ -33,16 +33,16 @@ __all__ = ["Direction", "run"]
 
 _SECOND = 1_000_000_000
 _LARGEST = 8 * 65535 + 1024  # bytes of a packet: GSO_MAX_SIZE (include/linux/netdevice.h), and the headers
-_TURN = 64  # packets that are read from one socket before the others have their turn
-_TURNS_BEFORE = 32  # turns of packets to read before obeying a command: as many small packets as a socket can hold
+_TURN = 64  # packets that are read from one socket before it is the turn of the others
+_TURNS_BEFORE = 32  # turns of packets to read before carrying out a command: as many small packets as a socket can hold
 _HEADER = struct.Struct("=BBHHHH")  # struct virtio_net_hdr: flags, gso_type, hdr_len, gso_size, csum_start, csum_offset
 _NEEDS_CHECKSUM = 1
 _AUXDATA = struct.Struct("=IIIHHHH")  # struct tpacket_auxdata
 _SOL_PACKET, _PACKET_AUXDATA, _VLAN_VALID = 263, 8, 0x10
-_TAG_AT = _HEADER.size + 12  # behind both MAC addresses
+_TAG_AT = _HEADER.size + 12  # after both MAC addresses
 
 _NLMSGHDR, _IFINFOMSG = struct.Struct("=IHHII"), struct.Struct("=BxHiII")
-_NLMSGERR = struct.Struct("=16xi16x4xi8x")  # the error, and the ifindex of the request that it is about
+_NLMSGERR = struct.Struct("=16xi16x4xi8x")  # the error, and the ifindex in the request that it concerns
 _NLMSG_ERROR, _RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK, _RTM_SETLINK = 2, 16, 17, 18, 19
 _NLM_F_REQUEST, _NLM_F_DUMP = 0x1, 0x300
 _IFF_UP, _IFF_LOWER_UP = 1, 1 << 16
@@ -54,7 +54,7 @@ _PR_SET_TIMERSLACK = 29
 
 
 class Direction:
-    """Packets in one direction of a wire: when each of them leaves. Times are in nanoseconds."""
+    """One direction of a wire: decides when each packet leaves. Times are in nanoseconds."""
 
     def __init__(self, chance: Any = random.random) -> None:
         self.waiting = 0
@@ -63,7 +63,7 @@ class Direction:
         self.change({})
 
     def change(self, values: dict[str, float]) -> None:
-        """Set the impairment, in seconds, probabilities and bits per second. Later packets get their times from it."""
+        """Set the impairment, in seconds, probabilities and bits per second. It applies to later packets."""
         self.delay = round(values.get("delay", 0) * _SECOND)
         self.jitter = round(values.get("jitter", 0) * _SECOND)
         self.loss = values.get("loss", 0.0)
@@ -118,7 +118,7 @@ class Half:
         self.index = index
         self.is_up = True
         self.direction = Direction()  # of packets that leave through this half
-        self.values: dict[str, float] = {}  # of the last change
+        self.values: dict[str, float] = {}  # those of the last change
         self.opposite = self
 
     def send(self, packet: bytes) -> None:
@@ -233,7 +233,7 @@ class Relay:
             half.send(packet)
 
     def _hurry(self, through: Half) -> None:
-        """Let packets that wait leave now, because later ones would wait for them, or have no room beside them."""
+        """Let waiting packets leave now, because later ones would have to wait for them, or would find no room."""
         now = time.monotonic_ns()
         self._queue = [
             (min(at, now) if half is through else at, number, half, packet) for at, number, half, packet in self._queue
@@ -265,7 +265,7 @@ class Relay:
             answer["values"] = half.values
         else:
             # Packets sent before the command get the times that they would have had without it. The number of turns is
-            # limited, so that a flood does not delay the command.
+            # limited so that a flood does not delay the command.
             for _ in range(_TURNS_BEFORE):
                 if not self._receive(half.opposite):
                     break
@@ -286,10 +286,10 @@ class Relay:
             try:
                 self._poll.unregister(fd)
             except OSError:
-                pass  # it was unregistered when the other one ended
+                pass  # it was unregistered when the other half ended
 
     def _follow(self) -> None:
-        """Repeat on the other half what happens to one (4)."""
+        """Repeat what happens to one half on the other (4)."""
         to_ask: list[int] = []
         while True:
             try:
@@ -323,7 +323,7 @@ class Relay:
 
     def _look(self) -> None:
         """Look at all links now: the kernel reports a change of the carrier up to a second later."""
-        for _ in range(2):  # an end that the first look has set up may have no carrier
+        for _ in range(2):  # an end that the first look has set up may have no carrier yet
             self._request(_RTM_GETLINK, 0, more=_NLM_F_DUMP)
             self._follow()
 

@@ -36,7 +36,7 @@ _BUFFER: Final = 8 << 20
 _EVENTS_BUFFER: Final = 8 << 20  # a namespace that ends deletes all its links before the relay can read an event
 
 _PATIENCE: Final = 30.0  # seconds to wait for an answer of the relay
-_GRACE: Final = 2.0  # seconds to wait for its end
+_GRACE: Final = 2.0  # seconds to wait for the relay to end
 _LONGEST_ANSWER: Final = 4096  # bytes
 _NO_IPV6: Final = "/proc/sys/net/ipv6/conf/default/disable_ipv6"
 
@@ -54,7 +54,7 @@ def _silent() -> ns.Descriptor:
         with open(_NO_IPV6, "w", encoding="utf-8") as file:
             file.write("1")
     except OSError:
-        pass  # no IPv6 in this kernel, or /proc/sys is read-only: then its links also send a few packets of IPv6
+        pass  # no IPv6 in this kernel, or /proc/sys is read-only: then its links also send a few IPv6 packets
     return ns.current()
 
 
@@ -62,8 +62,8 @@ class Relay(Closing):
     """The relay of a topology. `halves` are both pairs of each relayed wire, by the number of the wire among `wires`.
 
     Commands are numbered, and the relay answers each with its number: if the wait for an answer is interrupted, the
-    next command ignores that answer. It is unknown then whether the relay has obeyed, so it is asked for the values of
-    that direction when they are needed.
+    next command ignores that answer. Whether the relay has carried the command out is then unknown, so it is asked for
+    the values of that direction when they are needed.
 
     The relay ends with its last wire. Then there is nothing left to look at or to keep.
     """
@@ -72,8 +72,8 @@ class Relay(Closing):
         self._wires = wires
         self._place = {number: place for place, number in enumerate(halves)}
         self._now = {(number, to_b): Impairment() for number in halves for to_b in (False, True)}
-        self._lock = RLock()  # it knows which thread holds it, see _alone()
-        self._number = 0  # of the last command
+        self._lock = RLock()  # an RLock knows which thread holds it, see _alone()
+        self._number = 0  # the number of the last command
         self._is_kept: bool | None = False  # None: unknown
         links = [pair.b for both in halves.values() for pair in both]
         begun: list[subprocess.Popen[bytes]] = []
@@ -87,7 +87,7 @@ class Relay(Closing):
             raise
 
     def _start(self, netns: ns.Netns, links: Sequence[Link], begun: list[subprocess.Popen[bytes]]) -> None:
-        """Start the process, which is in `begun` then, also if this is interrupted."""
+        """Start the process, and note it in `begun`, even if this is interrupted."""
         with ExitStack() as undoing, ExitStack() as closing:
             sockets = ns.call_in(netns.fd, partial(_sockets, [link.name for link in links]))
             for one in sockets:
@@ -104,7 +104,7 @@ class Relay(Closing):
         return number in self._place
 
     def get(self, number: int, *, to_b: bool) -> Impairment:
-        """Return what happens to packets of a wire on the way to its port `b`, or to `a` if not `to_b`.
+        """Return the impairment of packets of a wire on the way to its port `b`, or to `a` if not `to_b`.
 
         Raises LinkNotFound if that is unknown and the wire is gone, NetlinkError if the relay does not answer.
         """
@@ -116,7 +116,7 @@ class Relay(Closing):
         return known
 
     def set(self, number: int, impairment: Impairment, *, to_b: bool) -> None:
-        """Change what happens to packets of a wire from now on.
+        """Set the impairment of packets of a wire from now on.
 
         Raises LinkNotFound if the wire is gone, NetlinkError if the relay does not answer.
         """
@@ -135,7 +135,7 @@ class Relay(Closing):
         return answer
 
     def look(self) -> None:
-        """Give both halves of each wire the same state now; otherwise, that takes up to a second."""
+        """Give both halves of each wire the same state now; without this, it takes up to a second."""
         with self._alone():
             self._ask({"look": True})
 
@@ -145,7 +145,7 @@ class Relay(Closing):
             self._is_kept = None
             self._ask({"keep": True})
         self._is_kept = True
-        self._process.returncode = 0  # it is not waited for
+        self._process.returncode = 0  # nobody waits for it
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -156,7 +156,7 @@ class Relay(Closing):
             yield
 
     def _ask(self, command: dict[str, object]) -> dict[str, Any] | None:
-        """Send a command, with the lock held, and return the answer to it, None if the wire is gone, or all are.
+        """Send a command, with the lock held, and return its answer; None if the wire, or every wire, is gone.
 
         Raises NetlinkError.
         """
@@ -173,7 +173,7 @@ class Relay(Closing):
         return None if answer is None or answer.get("gone") else answer
 
     def _answer(self) -> dict[str, Any] | None:
-        """Return the answer to the last command, None if the relay has ended."""
+        """Return the answer to the last command; None if the relay has ended."""
         while text := self._control.recv(_LONGEST_ANSWER):
             answer: dict[str, Any] = json.loads(text)
             if answer["number"] == self._number:
@@ -181,7 +181,7 @@ class Relay(Closing):
         return None
 
     def _has_ended_with_its_wires(self) -> bool:
-        """Return whether the relay, which has hung up, was neither killed nor ended by an error."""
+        """Return whether the relay, which has hung up, ended with its last wire, and not by a signal or an error."""
         try:
             return self._process.wait(_GRACE) == 0
         except subprocess.TimeoutExpired:
@@ -193,11 +193,11 @@ class Relay(Closing):
         if self._is_kept:
             return
         try:
-            if self._is_kept is None:  # it may take itself for kept
+            if self._is_kept is None:  # it may consider itself kept
                 self._process.kill()
             self._process.wait(_GRACE)
         except subprocess.TimeoutExpired:
-            pass  # it is stopped
+            pass  # the relay is stopped
         finally:
             self._process.kill()
             self._process.wait()

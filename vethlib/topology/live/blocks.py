@@ -1,17 +1,17 @@
-"""The ``with`` blocks of a node, which can be entered again in a block, in other threads and in other greenlets.
+"""The ``with`` blocks of a node, which can be nested, and entered in other threads and in other greenlets.
 
-An interruption leaves no thread in a node. For that, the ``__exit__`` that ``with`` calls must be a C function
-(rule 3 of vethlib/ns/entering.py), and so belong to one block, whereas a node is entered any number of times. But
-``with`` looks up ``__exit__`` before it calls ``__enter__``, on every Python. So:
+An interruption leaves no thread in a node. For that, the ``__exit__`` that ``with`` calls must be a C function (rule 3
+of vethlib/ns/entering.py), and so belong to a single block, whereas a node is entered any number of times. But every
+Python looks up ``__exit__`` before ``with`` calls ``__enter__``. So:
 
 1. ``__exit__`` of a node is a descriptor (:class:`End`): each look-up makes a block that is still to be entered, and
    returns what ends it. ``__enter__`` enters the newest such block of its thread.
 2. Blocks to enter are known by weak references: if the look-up led to nothing, because it was interrupted or came from
-   ``hasattr()``, its block no longer exists. A signal handler with a ``with`` of its own in between takes its own
-   block, which is newer.
-3. Where ``__enter__`` is called without such a look-up, by an ExitStack or directly, the block is kept here, in a stack
-   for each greenlet, and whatever is looked up for its end finds it there. Python functions end it, which can be
-   interrupted, as can those of ExitStack itself.
+   ``hasattr()``, its block no longer exists. A signal handler that runs in between and uses ``with`` itself takes its
+   own block, which is newer.
+3. If ``__enter__`` is called without such a look-up, by an ExitStack or directly, the block is kept here, in a stack
+   for each greenlet, where the call that ends it finds it. Python functions end such a block; they can be interrupted,
+   as can those of ExitStack itself.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Blocks(local):
 
     def __init__(self) -> None:
         self._to_enter: list[weakref.ref[Block]] = []
-        self._stacks: dict[int, list[Block]] = {}  # those of rule 3, by greenlet
+        self._stacks: dict[int, list[Block]] = {}  # the blocks of rule 3, by greenlet
 
     def prepare(self) -> Block:
         """Return a new block for a ``with`` to enter; calling it ends the block."""

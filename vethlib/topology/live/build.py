@@ -1,4 +1,4 @@
-"""Building a layout: all namespaces in one round, all pairs in bulk, then bridges and routes."""
+"""Build a layout: all namespaces in one round, all pairs in bulk, then bridges and routes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["build", "restore"]
 
-# Of the relay's ends: those of the nodes, which may change theirs, check what they send and receive.
+# The MTU of the relay's ends. The MTU of the nodes' ends, which nodes may change, limits what they send and receive.
 _LARGEST_MTU = 65535
 
 
@@ -45,7 +45,7 @@ def build(
     prepare: Callable[[Mapping[str, Node]], object] | None = None,
     files: Mapping[str, Mapping[str, str | Callable[[], str]]] = MappingProxyType({}),
 ) -> tuple[dict[str, Node], Relay | None]:
-    """Build a layout and return its nodes by name once everything is up and usable, and its relay if it has one.
+    """Build a layout, and return its nodes by name, and its relay, if any, once everything is up and usable.
 
     Impaired wires lead through the relay if `relayed`. `prepare` is called with the nodes before they have links.
     `files` has texts that replace files for the programs of a node, by node and path.
@@ -142,7 +142,7 @@ def _peers(layout: Layout, namespaces: Mapping[str, Netns]) -> dict[str, dict[st
 
 
 def _end(port: Port, wire: Wire, namespaces: Mapping[str, Netns]) -> End:
-    # One queue, because with the default, one for each possible CPU, creating a pair takes twice as long.
+    # A single queue, because creating a pair takes twice as long with the default: one for each possible CPU.
     return End(
         port.link,
         namespaces[port.node],
@@ -168,7 +168,7 @@ def _make_namespaces(layout: Layout) -> dict[str, Netns]:
     plain = [name for name in names if name not in layout.forwarding]
     forwarding = [name for name in names if name in layout.forwarding]
     wires = Counter(port.node for wire in layout.wires for port in (wire.a, wire.b))
-    # Only between two wires does a node that forwards differ from one that does not. A switch has no addresses.
+    # Forwarding makes a difference only for a node with two wires. A switch has no addresses.
     between = {member.name for member in layout.members if member.kind != "switch" and wires[member.name] > 1}
     made: dict[str, Netns] = {}
     with ExitStack() as undoing:

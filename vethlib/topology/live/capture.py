@@ -8,7 +8,8 @@ How it works:
 2. The kernel reports the time of a packet (SO_TIMESTAMPNS). It removes the 802.1Q tag from the packet and reports it
    separately (PACKET_AUXDATA); the tag is put back.
 3. Between two nodes of one host, packets are as long as the sender made them, because segmentation and checksums are
-   left to a network card that does not exist. So files have segments longer than the MTU, and incomplete checksums.
+   left to a network card, which a veth does not have. So files contain segments longer than the MTU, and incomplete
+   checksums.
 4. Closing a packet socket waits until no processor uses it (synchronize_net in packet_release, 13 ms), so sockets are
    closed in parallel, by up to 32 threads.
 """
@@ -55,7 +56,7 @@ _VLAN_VALID: Final = 0x10  # TP_STATUS_VLAN_VALID
 _TIMESPEC: Final = Struct("@ll")
 _STATISTICS: Final = Struct("=II")  # struct tpacket_stats: packets, drops
 _TAG: Final = Struct(">HH")
-_TAG_AT: Final = 12  # behind both MAC addresses
+_TAG_AT: Final = 12  # after both MAC addresses
 
 # https://www.ietf.org/archive/id/draft-ietf-opsawg-pcap-04.html: the magic of nanoseconds, 2.4, snap length, Ethernet
 _SNAPLEN: Final = 262144
@@ -64,13 +65,13 @@ _RECORD: Final = Struct("=IIII")  # seconds, nanoseconds, bytes that follow, byt
 
 _BUFFER: Final = 32 << 20  # of a socket, as a limit: 500 of the largest packets
 _LEAST_COST: Final = 512  # bytes of a receive buffer that the shortest packet takes (skb->truesize)
-_TURN: Final = 256  # packets that are read from one wire before the others have their turn
+_TURN: Final = 256  # packets that are read from one wire before it is the turn of the others
 _CONTROL: Final = 128  # room for both control messages
 _CLOSERS: Final = 32  # threads that close sockets
 
 
 def file_names(wires: Iterable[Wire]) -> list[str]:
-    """Return the file names for wires: a-eth0--b-eth0.pcap. Names can have hyphens, so that some need a number."""
+    """Return the file names for wires: a-eth0--b-eth0.pcap. Names can contain hyphens, so some need a number."""
     counts: Counter[str] = Counter()
     names = []
     for wire in wires:
@@ -83,7 +84,7 @@ def file_names(wires: Iterable[Wire]) -> list[str]:
 def _opened(path: Path) -> FileIO:
     """Open a file for writing, without following a symbolic link, which another user may have put there.
 
-    It has no buffer, which a forked child would write once more when it closes its copy.
+    It has no buffer, because a forked child would write the buffer once more when it closes its copy.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     place = _trusted.locate(str(path))
@@ -122,14 +123,14 @@ class _Tap:
         try:
             option(socket.SOL_SOCKET, SO_RCVBUFFORCE, _BUFFER)
         except PermissionError:
-            option(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)  # in a user namespace: net.core.rmem_max at most
+            option(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)  # limited to net.core.rmem_max in a user namespace
         self.capacity = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // _LEAST_COST
         # Created for no protocol, and bound last, so that it receives packets of this link only.
         self.socket.bind((link, _ETH_P_ALL))
         self.socket.setblocking(False)
 
     def read(self, most: int) -> None:
-        """Write up to `most` packets to the file. A file that cannot be written ends there; the test continues."""
+        """Write up to `most` packets to the file. If the file cannot be written, it ends there; the test continues."""
         for _ in range(0, most, _TURN):
             records = list(islice(self._records(), min(most, _TURN)))
             if not records:
@@ -201,7 +202,7 @@ class Capture:
         self._maker = os.getpid()
         self._taps: list[_Tap] = []
         self._lock = Lock()  # protects the next two attributes, and the counting of drops
-        self._has_begun = False  # whether the thread runs, or has run
+        self._has_begun = False  # whether the thread is running, or has run
         self._stopped = False
         self._ended = Lock()  # released when the thread has closed everything
         self._ended.acquire()
@@ -225,7 +226,7 @@ class Capture:
         try:
             self.stop()
         except BaseException:
-            self.stop()  # it may have been interrupted before its own handler
+            self.stop()  # __init__ may have been interrupted before its own handler
             raise
 
     @property
@@ -245,7 +246,7 @@ class Capture:
     def stop(self) -> None:
         """Write the packets received so far, and close everything. A second call does nothing.
 
-        If it is interrupted, it does so nevertheless, and raises the interruption.
+        If it is interrupted, it does so nevertheless, and then raises the interruption.
         """
         try:
             self._stop()
@@ -265,12 +266,12 @@ class Capture:
                 os.eventfd_write(self._wake.fileno(), 1)
 
     def _wait(self) -> None:
-        # Not by joining the thread: once that was interrupted, Python may take the thread for ended (bpo-45274).
+        # The thread is not joined: once a join was interrupted, Python may consider the thread ended (bpo-45274).
         with self._ended:
             pass
 
     def _abandon(self) -> None:
-        """Close everything; if the thread runs, which an interruption of its start does not show, it does that."""
+        """Close everything, or have the thread do it if it runs, which is unclear if its start was interrupted."""
         with self._lock:
             if self._has_begun:
                 os.eventfd_write(self._wake.fileno(), 1)
@@ -315,7 +316,7 @@ class Capture:
             for fd, _events in self._epoll.poll():
                 if fd == wake:
                     for tap in self._taps:
-                        tap.read(tap.capacity)  # and no more, so that a constant sender does not delay this
+                        tap.read(tap.capacity)  # a limit, so that a constant sender does not delay this
                     return
                 of_descriptor[fd].read(_TURN)
 

@@ -66,7 +66,7 @@ class Node(NotesEntry):
         self.addresses = tuple(addresses)
         self.started: list[subprocess.Popen[Any]] = []
         self._session = session
-        self._peers = peers  # by link
+        self._peers = peers  # the other ends, by link
         self._switches = switches  # the peers of every switch, by its name
         self._programs = Programs(netns, files)
         self._awaited: set[subprocess.Popen[Any]] = set()  # programs that run() waits for
@@ -119,7 +119,7 @@ class Node(NotesEntry):
 
     @property
     def ipv6(self) -> str:
-        """The first configured IPv6 address, as text for a socket; others precede link-local ones.
+        """The first configured IPv6 address, as text for a socket; link-local addresses come last.
 
         Raises LookupError if there is none.
         """
@@ -151,7 +151,7 @@ class Node(NotesEntry):
         """Call `function` as :meth:`call` does, but without waiting; return a future with the result.
 
         The thread is a daemon thread, so a function that never returns does not prevent the process from ending. Raises
-        as :meth:`call`, and NotSupported if eventlet has replaced threads.
+        the same errors as :meth:`call`, and NotSupported if eventlet has replaced threads.
         """
         if sys.modules.get("eventlet") is not None and not are_threads_real():
             # A thread unknown to eventlet does not wake waiters of a future (eventlet/semaphore.py).
@@ -159,7 +159,7 @@ class Node(NotesEntry):
         return self._submit(partial(function, *args, **kwargs), name_of(function))
 
     def _submit(self, function: Callable[[], T], name: str, ended: Callable[[], object] | None = None) -> Future[T]:
-        block = self.netns.entered()  # opened here, so that a closed node raises at once
+        block = self.netns.entered()  # opened here, so that a closed node raises an error at once
         return begin_call(function, block, name, self.name, ended)
 
     def run(self, command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
@@ -169,7 +169,7 @@ class Node(NotesEntry):
         The output of a failed program is in the notes of the exception. Raises NotSupported if this process ignores
         SIGCHLD, because the exit status would be lost.
         """
-        __tracebackhide__ = True  # pytest then shows the line of the test
+        __tracebackhide__ = True  # so that pytest shows the line of the test
         if "capture_output" not in options:
             options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
         options = {"check": True} | as_text(options)
@@ -195,15 +195,16 @@ class Node(NotesEntry):
     def start(self, command: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
         """Start a program in the node, as ``subprocess.Popen`` does, and leave it running until the node ends.
 
-        It gets a process group of its own. At the end of the node, the group receives SIGTERM; once the program has
-        ended, or after two seconds, the rest of the group receives SIGKILL. The same happens if Python ends before the
-        node does. Daemons that it has left in the background also receive SIGTERM at the end of the node, and SIGKILL
-        two seconds later. If this process is killed or crashes, all processes in the node are ended. Output is text,
+        It gets its own process group. At the end of the node, the group receives SIGTERM; once the program has ended,
+        or after two seconds, the rest of the group receives SIGKILL. The same happens if Python ends before the node
+        does. Daemons that it has left in the background also receive SIGTERM at the end of the node, and SIGKILL two
+        seconds after that. If this process is killed or crashes, all processes in the node are ended. Output is text,
         and is written to the output of the caller unless `options` redirect it. The exit status is 255 if it is
-        unknown, because this process ignores SIGCHLD or another part of it has waited for the program.
+        unknown, because this process ignores SIGCHLD, or another part of it has waited for the program.
 
-        The thread that starts it ends at once, and with it a program that requests a signal then (PR_SET_PDEATHSIG).
-        With ``start_new_session=True``, it gets a session of its own, too; `preexec_fn` cannot call ``os.setsid``.
+        The thread that starts the program ends at once, and with it a program that has requested a signal for that
+        (PR_SET_PDEATHSIG). With ``start_new_session=True``, the program also gets its own session; `preexec_fn` cannot
+        call ``os.setsid``.
         """
         if not options.get("start_new_session"):
             options = {"process_group": 0} | options
@@ -222,11 +223,11 @@ class Node(NotesEntry):
         end_with_python(process)
 
     def address(self, *, towards: Node | str, version: Literal[4, 6] | None = None) -> str:
-        """Return the address of this node that another node, or the owner of an address, sees.
+        """Return the address of this node that is seen by another node, or by the owner of an address.
 
-        ``server.address(towards=client)`` is the source address that the kernel chooses, as text. `version` is that of
-        IP, by default that of the first address of the other node. Raises LookupError if there is no such address or no
-        route, and InvalidValue if `towards` is neither a node nor an address. The link of a link-local address is that
+        ``server.address(towards=client)`` is the source address that the kernel chooses, as text. `version` is the IP
+        version, by default that of the first address of the other node. Raises LookupError if there is no such address
+        or no route, and InvalidValue if `towards` is neither a node nor an address. A link-local address has the link
         of this node, as in "fe80::1%eth0".
         """
         from .routes import socket_address
@@ -255,7 +256,7 @@ class Node(NotesEntry):
         The requests are `interval` seconds apart; replies are awaited up to `timeout` seconds after the last one. No
         program is needed. A request that is refused, by a firewall or a route such as "blackhole", is not answered.
         `version` and link-local addresses are as for :meth:`address`. Raises LookupError if the other node has no
-        address, InvalidValue and NotPermitted.
+        address, and InvalidValue and NotPermitted.
         """
         from .pinging import ping
         from .routes import socket_address
@@ -268,7 +269,7 @@ class Node(NotesEntry):
         return self._session.index(link, self.netns)
 
     def _address_of(self, other: Node | str | IPAddress, version: Literal[4, 6] | None, field: str) -> IPAddress:
-        """Return an address of another node, if possible one in a network of this node.
+        """Return an address of another node, if possible in a network of this node.
 
         Raises LookupError if it has none, and InvalidValue, with `field`, if it is neither a node nor an address.
         """
@@ -282,7 +283,7 @@ class Node(NotesEntry):
         return self._with_link(other, field) if is_of_link(found) else found
 
     def _with_link(self, other: Node, field: str) -> IPAddress:
-        """Return an address of another node that is valid on one link only, with the link of this node."""
+        """Return an address of another node that is valid only on its link, with the link of this node."""
         from .routes import check_address
 
         configured = {address.ip for address in other.addresses}
@@ -317,9 +318,9 @@ class Node(NotesEntry):
     def sysctl(self, name: str, value: str | int | None = None) -> str:
         """Set a sysctl of the node, or only read it: ``node.sysctl("net.ipv4.ip_forward", 1)``; return its value.
 
-        Only the sysctls of a network namespace (net.…) belong to a node. Those of a link whose name has a dot are
-        written with slashes: "net/ipv4/conf/eth0.7/forwarding". One that can only be written, such as
-        "net.ipv4.route.flush", is returned as given.
+        Only the sysctls of a network namespace (net.…) belong to a node. If the name of a link has a dot, write its
+        sysctls with slashes: "net/ipv4/conf/eth0.7/forwarding". For a sysctl that can only be written, such as
+        "net.ipv4.route.flush", the given value is returned.
 
         Raises InvalidValue, NotPermitted.
         """
@@ -342,7 +343,7 @@ class Node(NotesEntry):
         """Add a route, or replace the one to the same destination: ``node.route("10.1.0.0/16", via="10.0.0.1")``.
 
         `destination` is a network, an address or "default". The route leads via a node or an address, or directly over
-        a `link`. With several routes, that with the smallest `metric` is used.
+        a `link`. Of several routes, the route with the smallest `metric` is used.
 
         Raises InvalidValue, LinkNotFound, and NetlinkError if the kernel cannot reach `via`.
         """
@@ -363,7 +364,7 @@ class Node(NotesEntry):
     ) -> None:
         """Remove the first route to a destination that matches all given arguments.
 
-        Raises as :meth:`route`, and NetlinkError if there is none, unless `missing_ok`.
+        Raises the same errors as :meth:`route`, and NetlinkError if there is no such route, unless `missing_ok`.
         """
         from .routes import remove
 
@@ -385,10 +386,11 @@ class Node(NotesEntry):
         """Replace a file for the programs of the node: ``node.set_file("/etc/resolv.conf", "nameserver 10.0.0.1")``.
 
         The file itself is not changed, and only programs of the node see `text`; functions called in the node do not. A
-        callable is called when the first program is started. Only existing files can be replaced, and keep their mode
-        and owner; in /run, a missing file is created. Raises NotPermitted if the file does not exist, and InvalidValue
-        if `path` is not absolute or `text` is no text. If mounts are forbidden, this or the first program raises
-        NotPermitted; it also raises InvalidValue if the result of a callable is no text.
+        callable is called when the first program is started. Only existing files can be replaced, and they keep their
+        mode and owner; in /run, a missing file is created. Raises NotPermitted if the file does not exist, and
+        InvalidValue if `path` is not absolute or `text` is not text. If mounts are forbidden, this call or the start of
+        the first program raises NotPermitted; the latter also raises InvalidValue if the result of a callable is not
+        text.
         """
         path = os.fspath(path)
         if not isinstance(path, str) or not path.startswith("/") or "\0" in path:
@@ -400,7 +402,7 @@ class Node(NotesEntry):
         self._programs.put(path, text)
 
     def wait_listening(self, port: int, *, udp: bool = False, timeout: float = 5.0) -> None:
-        """Wait until a socket in the node listens on a TCP port, or is bound to a UDP port; that is, a daemon is ready.
+        """Wait until a socket in the node listens on a TCP port, or is bound to a UDP port, that is, a daemon is ready.
 
         Raises WaitTimeout after `timeout` seconds, or immediately once all programs started in the node have failed (a
         program that ended successfully may have gone to the background), unless the test has ended them, or has waited
@@ -415,10 +417,10 @@ class Node(NotesEntry):
         return self._session.links(self.netns)
 
     def set(self, link: LinkRef, **changes: Any) -> Link:
-        """Change a link of the node, as :meth:`vethlib.Session.set`: ``node.set("eth0", up=False)``.
+        """Change a link of the node, as :meth:`vethlib.Session.set` does: ``node.set("eth0", up=False)``.
 
         When this returns, IPv6 addresses at both ends of the wire can be used, provided that both ends are up. Raises
-        as that method, and WaitTimeout.
+        the same errors as that method, and WaitTimeout.
         """
         changed = self._session.set(link, self.netns, **changes)
         link = locate(link)[0]
@@ -428,7 +430,7 @@ class Node(NotesEntry):
         return changed
 
     def _wait_for_peer(self, peer: Peer) -> None:
-        """Wait for the other end of a wire, which may just have got its carrier again."""
+        """Wait for the other end of a wire, which may have regained its carrier just now."""
         try:
             wait_until_usable([(peer.node, peer.netns, self._session.index(peer.link, peer.netns))])
         except (LinkNotFound, NetnsNotFound):
@@ -452,7 +454,7 @@ class Node(NotesEntry):
         try:
             end_programs([self])
         except BaseException:
-            end_programs([self])  # the rest, if it was interrupted
+            end_programs([self])  # those that are left, if the first call was interrupted
             raise
         finally:
             release(self)

@@ -1,4 +1,4 @@
-"""Ping from a node, with an ICMP socket that needs no privilege (net/ipv4/ping.c), and the permission to open one."""
+"""Ping from a node, with an ICMP socket that needs no privilege (net/ipv4/ping.c); and permit such sockets."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _REFUSED: Final = (
     errno.EINVAL,  # a route of type "blackhole"
     *(errno.ECONNREFUSED, errno.EPROTO, errno.ENOPROTOOPT, errno.EOPNOTSUPP),  # ICMP errors (icmp_err_convert)
 )
-"""Errors with which the network refuses a request, which then has no reply."""
+"""Errors with which the network refuses a request, which counts as unanswered."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pings:
-    """The results of echo requests: `times` has the seconds to each reply, in order of the requests; None for no reply.
+    """The results of echo requests: `times` has the seconds to each reply, in the order of the requests.
 
-    It is true if there was at least one reply.
+    None means no reply. The object is true if there was at least one reply.
     """
 
     times: tuple[float | None, ...]
@@ -58,7 +58,7 @@ class Pings:
 
     @property
     def best(self) -> float:
-        """The shortest time to a reply, in seconds. Raises LookupError if there was none."""
+        """The shortest time to a reply, in seconds. Raises LookupError if there was no reply."""
         times = [seconds for seconds in self.times if seconds is not None]
         if not times:
             raise LookupError(f"none of {self.sent} pings was answered")
@@ -71,7 +71,7 @@ class Pings:
 def allow_ping() -> None:
     """Let every group of the calling thread's network namespace open ICMP sockets, if this process may change that.
 
-    Raises OSError if it cannot be changed at the moment, for lack of a descriptor or of memory.
+    Raises OSError if this fails for the moment, for lack of a descriptor or of memory.
     """
     try:
         try:
@@ -91,7 +91,7 @@ def _write(last: int) -> None:
 
 
 def _last_group() -> int:
-    """Return the last of the groups from 0 on that this user namespace has."""
+    """Return the last group of the contiguous range from 0 that this user namespace has."""
     with open("/proc/thread-self/gid_map", encoding="utf-8") as lines:
         starts = {int(first): int(count) for first, _, count in (line.split() for line in lines)}
     last = -1
@@ -121,7 +121,7 @@ def ping(netns: Netns, version: int, address: tuple[Any, ...], *, count: int, ti
 
 
 class _Pinging:
-    """Echo requests on their way. The sequence number of each is its position."""
+    """Echo requests in progress. The sequence number of each is its position."""
 
     def __init__(self, opened: socket.socket, version: int, address: tuple[Any, ...], count: int) -> None:
         self._socket = opened

@@ -45,15 +45,15 @@ def check_address(value: object, field: str) -> IPAddress:
 
 
 def is_of_link(address: IPAddress) -> TypeGuard[IPv6Address]:
-    """Return whether an address is of use only together with a link."""
+    """Return whether an address can be used only together with a link."""
     return address.version == 6 and address.is_link_local
 
 
 def socket_address(address: IPAddress, port: int, index_of: Callable[[str], int], field: str) -> tuple[Any, ...]:
     """Return an address for a socket of a node, with the ifindex of its link, which `index_of` looks up there.
 
-    Given the name of the link, the socket module would look for it in the namespace of the caller. Raises InvalidValue,
-    with `field`, if the address needs a link and has none.
+    If it were given the name of the link, the socket module would look that up in the namespace of the caller. Raises
+    InvalidValue, with `field`, if the address needs a link and has none.
     """
     if address.version == 4:
         return str(address), port
@@ -83,9 +83,9 @@ def preferred(addresses: Sequence[IPInterface]) -> Sequence[IPInterface]:
 def closest(
     theirs: Sequence[IPInterface], mine: Iterable[IPInterface], version: Literal[4, 6] | None
 ) -> IPAddress | None:
-    """Return the address to reach another node by: of the first one's version, preferably in a network of mine.
+    """Return the address by which to reach another node: of the version of its first, preferably in a network of mine.
 
-    One that needs a link is returned only if there is no other.
+    An address that needs a link is returned only if there are no others.
     """
     theirs = preferred([address for address in theirs if version in (None, address.version)])
     if not theirs:

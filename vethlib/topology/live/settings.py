@@ -2,12 +2,12 @@
 
 They are set before a namespace has a link:
 
-- Duplicate address detection takes one or two seconds per IPv6 address, and no other hosts are on these wires, so it is
-  switched off (net.ipv6.conf.default.accept_dad, addrconf_dad_begin in net/ipv6/addrconf.c).
+- Duplicate address detection takes one or two seconds per IPv6 address, and there are no other hosts on these wires, so
+  it is switched off (net.ipv6.conf.default.accept_dad, addrconf_dad_begin in net/ipv6/addrconf.c).
 - A link that is set down loses its IPv6 addresses, but not its IPv4 ones; here it keeps both (keep_addr_on_down).
-- A new namespace inherits the IPv4 settings of the host's first one (devinet_init_net, net/ipv4/devinet.c), which on a
-  host of containers include ip_forward=1: forwarding and reverse path filtering are set as in the layout.
-- Everybody may ping, as in most distributions; a new namespace lets nobody (net.ipv4.ping_group_range).
+- A new namespace inherits the IPv4 settings of the host's initial namespace (devinet_init_net, net/ipv4/devinet.c),
+  which on a host with containers include ip_forward=1: forwarding and reverse path filtering are set as in the layout.
+- Everybody may ping, as in most distributions; by default, nobody may in a new namespace (net.ipv4.ping_group_range).
 
 Writing or reading a file of /proc/sys takes 40 µs in a new namespace (its directory entries are new as well), so values
 that are already right are not written. The initial values are read in one namespace, and used for a second.
@@ -43,7 +43,7 @@ _FRESH_FOR: Final = 1.0  # seconds
 
 
 class Settings:
-    """Sysctls of new namespaces, written from inside each; `refused` has those that the kernel refuses."""
+    """Sysctls of new namespaces, written from inside each; `refused` has those that the kernel has refused."""
 
     def __init__(self, *, forward: bool) -> None:
         self.refused: dict[str, int] = {}
@@ -85,7 +85,7 @@ class Settings:
 
 
 _fresh: tuple[float, Mapping[str, str]] = (0.0, {})
-"""Until when the values of these settings in a new namespace are used, and the values, which depend on the host."""
+"""How long the values of these settings in a new namespace are used, and the values, which depend on the host."""
 
 
 def _read(path: str) -> str:

@@ -37,9 +37,9 @@ _MOST: Final = 12  # links, addresses of a link, routes and programs that are sh
 
 
 def describe(node: Node) -> list[str]:
-    """Return the lines, which a terminal can show and can be encoded: names are bytes, and may be anything.
+    """Return the lines, which are printable and can be encoded: names are bytes, and may contain anything.
 
-    Raises nothing, because this is for reports: a line describes what cannot be read.
+    This raises nothing, because it is for reports: a line describes what cannot be read.
     """
     return [printable(line) for line in (*_network(node), *_indented("programs", _programs(node)))]
 
@@ -95,7 +95,7 @@ def _routes(node: Node) -> list[RouteMessage]:
             route
             for family in (AF_INET, AF_INET6)
             for route in read(partial(rtnl.dump, dump_routes(family), parse_route, 1)).bodies
-            if route.family == family  # a kernel without IPv6 answers with the routes of IPv4 once more
+            if route.family == family  # a kernel without IPv6 answers with the IPv4 routes once more
         ]
     finally:
         rtnl.close()
@@ -111,7 +111,7 @@ def _route(route: RouteMessage, links: Sequence[Link]) -> tuple[str, ...]:
     network = f"{ip_address(route.network)}/{route.prefixlen}" if route.network else "default"
     via = f"via {ip_address(route.gateway)}" if route.gateway else ""
     names = {link.index: link.name for link in links}
-    devices = route.next_hops or (route.ifindex,)  # a route with several next hops has their links instead
+    devices = route.next_hops or (route.ifindex,)  # a route with several next hops has theirs
     return network, via, f"dev {', '.join(str(names.get(index, index)) for index in devices)}"
 
 

@@ -20,7 +20,7 @@ _NO_VALUE: Final = (errno.EINVAL, errno.ERANGE, errno.ENOTSUP)
 
 
 def check_sysctl(name: str) -> str:
-    """Return the path of a sysctl below /proc/sys. Raises InvalidValue unless it is one of the network.
+    """Return the path of a sysctl below /proc/sys. Raises InvalidValue unless it belongs to the network.
 
     As in sysctl(8), the name is "net.ipv4.ip_forward" or "net/ipv4/ip_forward"; a link whose name has a dot takes the
     second form, or a "/" in place of the dot.
@@ -46,7 +46,7 @@ def read_sysctl(path: str) -> str:
 
 
 def write_sysctl(path: str, value: str) -> str:
-    """Set a value in the calling thread's namespace, and return what can be read then, or `value` if nothing can.
+    """Set a value in the calling thread's namespace; return what is read afterwards, or `value` if it cannot be read.
 
     Raises InvalidValue, NotPermitted, NetlinkError.
     """

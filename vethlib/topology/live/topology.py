@@ -42,7 +42,7 @@ class Topology(Closing, Mapping[str, Node]):
         self.layout = layout
         self._nodes = dict(nodes)
         self._relay = relay
-        self._session: Session | None = None  # if it has created its own
+        self._session: Session | None = None  # set if the topology has created its own
 
     @classmethod
     def build(
@@ -64,17 +64,17 @@ class Topology(Closing, Mapping[str, Node]):
 
         `ipv4` and `ipv6` select the families of addresses that are chosen (on a kernel without IPv6, only IPv4). With
         `routes`, every address can reach every other, and nodes with two or more wires forward. `first` is the number
-        of the first segment, for topologies that must not share addresses. `mtu` applies to wires that have none of
-        their own. With `hosts`, programs in the nodes can use the names of the nodes (/etc/hosts), and have no name
-        server (/etc/resolv.conf); names that are no host names, such as 7 or localhost, or are the same one, such as A
-        and a, are refused then. `resolv_conf` is the text of /etc/resolv.conf for them. When this returns, everything
-        is up and usable.
+        of the first segment, for topologies that must not share addresses. `mtu` applies to wires that specify none.
+        With `hosts`, programs in the nodes can use the names of the nodes (/etc/hosts), and have no name server
+        (/etc/resolv.conf); names that are not host names, such as 7 or localhost, or that are the same host name, such
+        as A and a, are then refused. `resolv_conf` is the text of /etc/resolv.conf for programs in the nodes. When this
+        returns, everything is up and usable.
 
-        `impair` selects what delays and drops the packets of wires that have such attributes: netem in the kernel, or a
-        relay in user space, which needs no support by the kernel but is less accurate and slower.
+        `impair` selects what delays and drops the packets of wires with such attributes: netem in the kernel, or a
+        relay in user space, which needs no kernel support but is slower and less accurate.
 
-        `prepare` is called with the nodes by name, before any of them has a link. It creates the bridges and VRFs that
-        ports have as their master: ``prepare=lambda nodes: nodes["h"].run(["ip", "link", "add", …])``.
+        `prepare` is called with the nodes by name, before any of them has a link. It can create the bridges and VRFs
+        that ports have as their master: ``prepare=lambda nodes: nodes["h"].run(["ip", "link", "add", …])``.
 
         Raises InvalidValue before anything is created, and NotPermitted, ImpairmentNotSupported (this kernel has no
         netem), LinkNotFound (a master is missing), NetlinkError or what `prepare` raises, without leaving anything
@@ -148,9 +148,8 @@ class Topology(Closing, Mapping[str, Node]):
     def wire(self, a: str | Node, b: str | Node) -> LiveWire:
         """Return the first wire between two nodes, with the port of `a` as ``a``.
 
-        Raises LookupError if there is none, or a node belongs to another topology.
-
-        ``net.wire("a", "b").set(loss="100%")`` changes what happens to its packets.
+        ``net.wire("a", "b").set(loss="100%")`` changes what happens to its packets. Raises LookupError if there is no
+        such wire, or a node belongs to another topology.
         """
         from .wire import LiveWire, as_described  # not every test changes wires
 
@@ -170,7 +169,7 @@ class Topology(Closing, Mapping[str, Node]):
         raise LookupError(f"no wire between {a} and {b}")
 
     def _own_name(self, node: str | Node) -> str:
-        """Return the name of a node of this topology; nodes of other topologies may have the same one."""
+        """Return the name of a node of this topology; nodes of other topologies may have the same name."""
         if not isinstance(node, Node):
             return node
         if self._nodes.get(node.name) is not node:
@@ -180,13 +179,13 @@ class Topology(Closing, Mapping[str, Node]):
     def down(self, a: str | Node, b: str | Node) -> None:
         """Set the first wire between two nodes down, at both ends.
 
-        Raises LookupError if there is none. If one of its links does not exist any more, or has another name than in
-        `layout`, this and :meth:`up` raise LinkNotFound, and neither end is changed.
+        Raises LookupError if there is no such wire. If one of its links no longer exists, or has another name than in
+        `layout`, this method and :meth:`up` raise LinkNotFound, and neither end is changed.
         """
         self._set(a, b, up=False)
 
     def up(self, a: str | Node, b: str | Node) -> None:
-        """Set the wire up again, and restore the routes that both nodes lost. Raises LookupError if there is none."""
+        """Set the wire up again, and restore the routes that both nodes have lost. Raises as :meth:`down` does."""
         from .build import restore
 
         links = self._set(a, b, up=True)
@@ -214,7 +213,7 @@ class Topology(Closing, Mapping[str, Node]):
     def close(self) -> None:
         """End the programs of all nodes and release their namespaces, which then end. Closing twice is harmless.
 
-        If it is interrupted, it does so nevertheless, and raises the interruption.
+        If this is interrupted, everything is ended and released nevertheless; then the interruption is raised.
         """
         try:
             end_programs(self._nodes.values())
@@ -225,14 +224,14 @@ class Topology(Closing, Mapping[str, Node]):
 
     def _close_the_rest(self) -> None:
         try:
-            end_programs(self._nodes.values())  # before the mount namespaces that show which are left are released
+            end_programs(self._nodes.values())  # before releasing the mount namespaces, which show what is left
         finally:
             self._release(release)
 
     def let_go(self) -> None:
         """Release the namespaces without ending programs; each namespace ends when nothing else uses it.
 
-        Raises NetlinkError if the relay of the topology does not answer, unless it has ended with its last wire. The
+        Raises NetlinkError if the relay of the topology does not answer, unless it has ended with its last wire; the
         namespaces are released nevertheless.
         """
         try:
@@ -259,7 +258,7 @@ class Topology(Closing, Mapping[str, Node]):
                 releasing.callback(self._relay.close)
 
 
-@lru_cache(maxsize=32)  # tests use the same few again and again; 0.3 ms for two nodes
+@lru_cache(maxsize=32)  # tests use the same few descriptions again and again; laying out two nodes takes 0.3 ms
 def _laid_out(
     description: str | Description, ipv4: bool, ipv6: bool, routes: bool, first: int, mtu: int | None
 ) -> Layout:

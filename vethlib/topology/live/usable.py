@@ -1,7 +1,7 @@
 """Wait until the IPv6 addresses of nodes can be used.
 
-Even without duplicate address detection, a work queue of the kernel makes them usable, some time after the link has got
-its carrier (addrconf_dad_work, net/ipv6/addrconf.c).
+Even without duplicate address detection, it is a work queue of the kernel that makes them usable, some time after the
+link has got its carrier (addrconf_dad_work, net/ipv6/addrconf.c).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from vethlib.topology.sockets import Sockets
 __all__ = ["PATIENCE", "SLAB", "wait_until_usable", "wait_with"]
 
 PATIENCE: Final = 30.0
-"""Seconds; 2 are needed if detection cannot be switched off, and more if others keep the RTNL lock busy."""
+"""Seconds to wait: 2 are needed if detection cannot be switched off, and more if others keep the RTNL lock busy."""
 
 SLAB: Final = 64
-"""Sockets that are open at a time."""
+"""The number of sockets that are open at a time."""
 
 _POLL: Final = 0.0005
 
@@ -47,7 +47,8 @@ def wait_with(
 ) -> None:
     """Do the same with open sockets until `deadline`, for links that are given by node and ifindex.
 
-    Of link-local addresses, only those of a node in `link_local` are waited for: each link has another, which few use.
+    Of link-local addresses, only those that `link_local` has for a node are waited for: every link has one, but few are
+    used.
     """
     while waiting := [link for link in waiting if sockets.has_tentative(*link, link_local.get(link[0], ()))]:
         waiting = [link for link in waiting if link[1] == 0 or sockets.has_carrier(*link)]

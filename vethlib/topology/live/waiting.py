@@ -22,15 +22,15 @@ T = TypeVar("T")
 
 _PAUSES: Final = (0.001, 0.05)  # seconds between two calls: the first, doubled up to the longest
 _POLL: Final = 0.01  # seconds between two looks for a listener
-_ENDING: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGKILL})  # with which a test ends a program
-_MOST: Final = 8  # programs that are named
+_ENDING: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGKILL})  # with these, a test ends a program
+_MOST: Final = 8  # programs that are named in a message
 _NOT_YET: Final = (OSError, AssertionError, LookupError, VethError, subprocess.SubprocessError)
 
 
 def wait_until(condition: Callable[[], T], what: str, timeout: float, *, node: str) -> T:
-    """Return the first true result of `condition`; an error of a usual kind means that it does not hold yet.
+    """Return the first true result of `condition`; an error of a common kind means that it does not hold yet.
 
-    Raises WaitTimeout after `timeout` seconds. It names `what` and the `node`, and has the last error as its cause.
+    Raises WaitTimeout, which names `what` and the `node`, after `timeout` seconds; its cause is the last error.
     """
     deadline = deadline_after(timeout)
     pause, longest = _PAUSES
@@ -75,7 +75,7 @@ def wait_until_listening(
 
 def _is_listening(port: int, *, udp: bool) -> bool:
     """Return whether a TCP socket listens on the port, or a UDP socket is bound to it, in the thread's namespace."""
-    # proc_pid_net(5). The state is hexadecimal: 0A is TCP_LISTEN; a UDP socket that is not connected has 07, TCP_CLOSE.
+    # See proc_pid_net(5). The state is hexadecimal: 0A is TCP_LISTEN; an unconnected UDP socket has 07, TCP_CLOSE.
     state = "07" if udp else "0A"
     for table in ("udp", "udp6") if udp else ("tcp", "tcp6"):
         try:

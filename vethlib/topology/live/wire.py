@@ -24,8 +24,8 @@ __all__ = ["LiveWire", "as_described"]
 class LiveWire(Wire):
     """A wire between two nodes, which can be impaired: ``net.wire("a", "b").set(delay="20ms", loss="1%")``.
 
-    `a_to_b` and `b_to_a` are as described; :meth:`impairment` is what happens now. Packets are impaired where they
-    leave a node, so what the node itself counts and captures is not impaired yet.
+    `a_to_b` and `b_to_a` are the impairments in the description; :meth:`impairment` returns the present ones. Packets
+    are impaired as they leave a node, so those that the node itself counts and captures are not impaired yet.
     """
 
     _number: int = field(default=0, repr=False)
@@ -40,7 +40,7 @@ class LiveWire(Wire):
         return hash(_compared(self))
 
     def impairment(self, towards: str | Node) -> Impairment:
-        """Return what happens now to packets towards a node, which is one of both ends. Raises NetlinkError."""
+        """Return the present impairment of packets towards a node at one of the ends. Raises NetlinkError."""
         return self._read(self._port(towards))
 
     def set(self, *, towards: str | Node | None = None, **values: Unpack[Impairments]) -> None:
@@ -92,7 +92,7 @@ class LiveWire(Wire):
         return self.a if port is self.b else self.b
 
     def _is_second(self, port: Port) -> bool:
-        """Return whether a port is the second one of the wire in its description."""
+        """Return whether a port is the second port of the wire in its description."""
         return (port is self.b) != self._is_turned
 
 

@@ -1,1 +1,1 @@
-"""Programs in nodes: starting them, the files that they see, and ending them with the process that started them."""
+"""Programs in nodes: start them, prepare the files that they see, and end them with the process that started them."""

@@ -1,16 +1,16 @@
-"""End the programs of nodes, and what these have started, with the node or with Python.
+"""End the programs of nodes, and the processes that these have started, with the node or with Python.
 
 Two kinds of processes end with a program that this process has started:
 
 - its process group, which it leads;
 - everything in the mount namespace of its node (mounts.py), or in a copy of that (``unshare --mount``, ``ip netns
   exec``), whatever its network namespace is: a daemon that goes to the background leaves the group, and the process
-  that was started ends at once. A copy still has the mounts of directories that only the node has, unless somebody has
-  unmounted them, as a container does that gets another root directory.
+  that was started ends at once. A copy still has the mounts of directories that belong to the node, unless somebody has
+  unmounted them, as happens in a container that gets another root directory.
 
 Other processes in the network namespace of a node are left alone: those that somebody has started in ``with node:``,
 and those that have entered it from outside, for example by ``nsenter --net``, are not in such a mount namespace. (After
-the death of this process, nobody can tell any more: supervisor.py.)
+the death of this process, this can no longer be determined: supervisor.py.)
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from .mounts import MARK, View
 __all__ = ["end_processes", "end_with_python", "let_run"]
 
 _GRACE = 2.0  # seconds between SIGTERM and SIGKILL
-_PATIENCE = 5.0  # seconds for killed processes to end, during which they may have started others
+_PATIENCE = 5.0  # seconds for killed processes to end; they may have started others meanwhile
 _POLL = 0.001
 
 Program = subprocess.Popen[Any]
@@ -95,8 +95,8 @@ def _end_gently(programs: Collection[Program], views: Collection[View]) -> None:
     for pid, pidfd in _processes_in(views):
         leader = states.get(_group(pid), "gone")
         if leader == "gone":
-            _send(pidfd, signal.SIGTERM)  # which the others have received with their group
-        if leader != "running":  # a group has no longer than its leader
+            _send(pidfd, signal.SIGTERM)  # the other processes of the group have received it with the group
+        if leader != "running":  # a group gets no more time than its leader
             others.append(pidfd)
     for program in programs:
         while _state(program) == "running" and time.monotonic() < deadline:
@@ -119,7 +119,7 @@ def _signal(program: Program, number: signal.Signals) -> None:
     """Send a signal to a program and its group, also if the program itself has ended."""
     if _state(program) == "gone":
         return
-    # The caller may have chosen not to make it the leader of a group.
+    # The caller may have chosen not to make the program the leader of a group.
     try:
         if os.getpgid(program.pid) == program.pid:
             os.killpg(program.pid, number)
@@ -148,7 +148,7 @@ def _processes_in(views: Collection[View]) -> Iterator[tuple[int, ns.Descriptor]
             return False
         found = _marks_in(pid)
         if found is not None and marks.isdisjoint(found):
-            unmarked.add((mounts, _root_of(pid)))  # after a chroot meanwhile, it sees fewer, not others
+            unmarked.add((mounts, _root_of(pid)))  # after a chroot meanwhile, it sees fewer mounts, but no others
             return False
         return found is not None
 
@@ -209,7 +209,7 @@ def _wait(pidfds: Iterable[ns.Descriptor], deadline: float) -> None:
 
 
 def _kill_in(views: Collection[View]) -> None:
-    """Kill everything in these mount namespaces, also what is started meanwhile."""
+    """Kill everything in these mount namespaces, including processes that are started meanwhile."""
     deadline = time.monotonic() + _PATIENCE
     while (left := [pidfd for _, pidfd in _processes_in(views)]) and time.monotonic() < deadline:
         for pidfd in left:

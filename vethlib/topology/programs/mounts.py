@@ -1,8 +1,9 @@
 """The mount namespace of a node: its programs see the files of its creator, except /sys, /run and replaced files.
 
 A thread can change its mount namespace, as it can its network namespace, once it shares neither root nor working
-directory with other threads (mntns_install, fs/namespace.c). There is no way back, so whatever enters one is for
-threads that are about to end. The namespace is created with the first program, in 0.6 ms; entering it takes 0.1 ms.
+directory with other threads (mntns_install, fs/namespace.c). There is no way back, so only threads that are about to
+end may enter another mount namespace. The namespace is created with the first program, in 0.6 ms; entering it takes 0.1
+ms.
 
 - /sys shows the links of the network namespace in which it was mounted (fs/sysfs/mount.c).
 - /run is a new directory with the same entries: daemons keep pid files and sockets there, and two nodes must not share
@@ -46,7 +47,7 @@ __all__ = ["MARK", "View", "check", "is_missing", "make"]
 MARK: Final = re.compile(rb"vethlib-[0-9a-f]{16}")
 """The sources of the mounts that belong to nodes, in /proc/PID/mountinfo."""
 
-_CLONE_FS = 0x200  # include/uapi/linux/sched.h: root and working directory of the thread's own
+_CLONE_FS = 0x200  # include/uapi/linux/sched.h: gives the thread its own root and working directory
 _HERE = "/proc/thread-self/ns/mnt"
 _OWN = ("netns", "vethlib")
 _PUT = "/run/.put"
@@ -57,8 +58,8 @@ _setns = bind("setns", ctypes.c_int, ctypes.c_int)
 class View:
     """The mount namespace of one node.
 
-    Only the programs of the node, and what these have started, are in it or in copies of it, unless somebody has joined
-    such a program in all its namespaces.
+    Only the programs of the node, and the processes that these have started, are in it or in copies of it, unless
+    somebody has joined such a program in all its namespaces.
     """
 
     def __init__(self, mounts: ns.Descriptor, own: int, mark: bytes, since: Moment | None) -> None:
@@ -103,10 +104,10 @@ class View:
             self._create(path)
         seen = os.stat(path)
         if seen.st_nlink == 0:
-            if seen.st_dev in self._own:  # replaced before, and the replacement unlinked as below
+            if seen.st_dev in self._own:  # replaced before; the replacement was unlinked, as below
                 _write(path, text)
                 return
-            # A mounted file that was unlinked since: nothing can be mounted on that, only in its place (cant_mount).
+            # A mounted file that has been unlinked since: nothing can be mounted on it, only in its place (cant_mount).
             # On file systems without link counts (FUSE), there is no mount, and none is needed.
             with suppress(OSError):
                 umount2(os.fsencode(path), MNT_DETACH | UMOUNT_NOFOLLOW)
@@ -118,7 +119,7 @@ class View:
             os.unlink(_PUT)
 
     def _create(self, path: str) -> None:
-        """Create a file in /run in a directory that belongs to the node, both readable for everybody."""
+        """Create a file in /run, in a directory that belongs to the node; both are readable for everybody."""
         parent, missing = os.path.dirname(path), list[str]()
         while not os.path.lexists(parent):
             missing.append(parent)
@@ -135,11 +136,11 @@ def make() -> View:
     """Create a mount namespace for the calling thread's network namespace, and move the thread there.
 
     Raises OSError if mounts are forbidden (in a container), or if the process has its own root directory (chroot),
-    which entering would lose; and NetlinkError if there is no room for more mounts or descriptors at the moment.
+    which it would lose by entering; and NetlinkError if there is currently no room for more mounts or descriptors.
     """
     since = this_moment()
     root = _identity("/")
-    # Not the device number: it is given to a mount of somebody else as soon as a program has unmounted /run.
+    # Not the device number: as soon as a program has unmounted /run, the kernel may reuse it for somebody else's mount.
     mark = b"vethlib-" + os.urandom(8).hex().encode()
     try:
         separate()
@@ -173,7 +174,7 @@ def _mount_run(mark: bytes) -> int:
 
 
 def _renew(directory: str, mark: bytes, *, without: Collection[str] = ()) -> int:
-    """Cover a directory with a new one that has the same entries, from `mark`; return its device number."""
+    """Cover a directory with a new one, mounted from `mark`, that has the same entries; return its device number."""
     old = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         seen = os.fstat(old)
@@ -215,11 +216,11 @@ def _take_over(old: str, new: str) -> None:
     except OSError as error:
         if is_shortage(error):
             raise
-        # Otherwise it has vanished, or may not be read or copied: few programs need it.
+        # Otherwise, the entry has vanished, or may not be read or copied; few programs need it.
 
 
 def is_missing(path: str) -> bool:
-    """Return whether there is no such file to replace, and it cannot be created, either."""
+    """Return whether there is no such file to replace, and it cannot be created either."""
     real = os.path.realpath(path)
     return not os.path.lexists(real) and not real.startswith("/run/")
 

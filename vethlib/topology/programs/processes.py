@@ -30,9 +30,9 @@ __all__ = ["Programs", "as_text"]
 
 
 def as_text(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options of subprocess.Popen with which its streams are text, in the encoding of the locale by default."""
+    """Return options of subprocess.Popen that make its streams text, in the encoding of the locale by default."""
     if {"text", "universal_newlines", "encoding"}.isdisjoint(options):
-        return {"encoding": "locale", **options}  # as text=True, of which Python can warn (PEP 597)
+        return {"encoding": "locale", **options}  # like text=True, but without its possible warning (PEP 597)
     return {"text": True, **options}
 
 
@@ -65,8 +65,8 @@ class Programs:
     ) -> subprocess.Popen[Any]:
         """Start a program like ``subprocess.Popen``. Raises the same errors, and NetnsNotFound.
 
-        `keep` is called with it before any interruption is possible. With `stays`, the thread that starts it ends only
-        when that is closed.
+        `keep` is called with the program before any interruption is possible. With `stays`, the thread that starts it
+        ends only when that is closed.
         """
         command = words(command)
         with ns.open_owned(self._netns) as netns:
@@ -86,7 +86,7 @@ class Programs:
             return Errand(begin, undo=_kill, stays=stays).run()
 
     def put(self, path: str, text: str | Callable[[], str]) -> None:
-        """Replace the file `path` by `text` for the programs of the node, including those that already run.
+        """Replace the file `path` with `text` for the programs of the node, including those that are already running.
 
         Raises NotPermitted if mounts are forbidden, or if there is no such file. Then nothing changes.
         """
@@ -100,7 +100,7 @@ class Programs:
                 if self._view is None or given is not None:
                     self.files[path] = text
                     return
-            given = _computed(text)  # without the lock, so that it can use programs, which see the former file
+            given = _computed(text)  # without the lock, so that a callable can use programs, which see the former file
 
     def forget(self, process: subprocess.Popen[Any]) -> None:
         """Note that a program has been waited for."""
@@ -108,7 +108,7 @@ class Programs:
 
     @property
     def view(self) -> mounts.View | None:
-        """The mount namespace in which only programs of the node are, if there is one and this process made it."""
+        """The mount namespace that only programs of the node are in, if there is one and this process made it."""
         return self._view if self._maker == os.getpid() else None
 
     def let_run(self) -> None:
@@ -117,7 +117,7 @@ class Programs:
 
     def close(self) -> None:
         """Release the node's mount namespace, which ends with the last program in it."""
-        view, self._view = self._view, None  # first, so that an interruption leaves no closed one
+        view, self._view = self._view, None  # first, so that an interruption leaves no closed view behind
         if view is not None:
             view.close()
 
@@ -163,7 +163,7 @@ class Programs:
 
     def _fill(self, view: mounts.View) -> None:
         files: dict[str, str | Callable[[], str]] = {}
-        while files != self.files:  # a signal handler, or one of the texts, may have replaced another meanwhile
+        while files != self.files:  # a signal handler, or a callable, may have replaced another text meanwhile
             files = dict(self.files)
             _put(view, {path: self._text(path, text) for path, text in files.items()})
 
@@ -187,7 +187,7 @@ def _working_directory() -> str:
     try:
         return os.getcwd()
     except OSError:
-        return ""  # it was removed
+        return ""  # it has been removed
 
 
 def _kill(process: subprocess.Popen[Any]) -> None:
@@ -197,7 +197,7 @@ def _kill(process: subprocess.Popen[Any]) -> None:
 
 
 def _cookie(netns: Netns, fd: int) -> int:
-    """Return the cookie of a network namespace, before Linux 5.14 its tag; 0 if it can have neither."""
+    """Return the cookie of a network namespace, or its tag before Linux 5.14; 0 if it can have neither."""
 
     def tag() -> int:
         go_to(fd)

@@ -21,7 +21,7 @@ def interpreter() -> str:
     """Return the Python that runs this program. Raises NotSupported if there is none, as in a frozen program."""
     problem = ""
     if getattr(sys, "frozen", False):
-        problem = "this program is frozen"  # sys.executable is the program itself, which would start once more
+        problem = "this program is frozen"  # sys.executable is the program itself, which would be started once more
     elif not sys.executable:
         problem = "sys.executable is empty"
     elif not os.path.isfile(sys.executable):
@@ -45,7 +45,7 @@ def script(module: ModuleType) -> list[str]:
 
 
 def own_pidfd() -> Descriptor:
-    """Return a pidfd of this process. Raises NotSupported, which names the call, where there are none; OSError."""
+    """Return a pidfd of this process. Raises NotSupported, which names the call, if there are none; and OSError."""
     try:
         return owned(pidfd_open, os.getpid())
     except OSError as error:

@@ -1,6 +1,6 @@
-"""How a program has ended, without waiting for it, so that its ``returncode`` remains None until the test asks for it.
+"""Determine how a program has ended, without waiting for it: its ``returncode`` stays None until the test asks for it.
 
-:meth:`Node.wait_listening` ends if a program has failed, unless the test knows that already.
+:meth:`Node.wait_listening` ends if a program has failed, unless the test already knows that.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ __all__ = ["exit_code"]
 
 
 def exit_code(program: subprocess.Popen[Any]) -> int | None:
-    """Return the exit code of a program as ``Popen.poll`` does, None if it is running."""
+    """Return the exit code of a program as ``Popen.poll`` does; None if it is running."""
     if program.returncode is not None:
         return program.returncode
     try:

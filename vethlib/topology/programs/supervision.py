@@ -1,7 +1,7 @@
 """Report the programs and namespaces that must end with this process to supervisor.py.
 
-Only :func:`begin` takes a lock, in a thread of its own. The other functions run in any thread at any time, in a signal
-handler or the garbage collector too, even while they are running in the same thread already.
+Only :func:`begin` takes a lock, in a separate thread. The other functions run in any thread at any time, including
+signal handlers and the garbage collector, even while they are already running in the same thread.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["begin", "drop_netns", "drop_processes", "is_lost", "watch_netns", "w
 _DETACHED = ["/bin/sh", "-c", "trap '' INT HUP TERM; \"$@\" &", "sh"]
 _CANNOT = "cannot start the process that ends programs together with this one"
 _BEGINNING = 60.0  # seconds for a supervisor to begin, which usually takes 15 ms
-_PATIENCE = 1000  # ms for a supervisor that does not read
+_PATIENCE = 1000  # ms to wait for a supervisor that does not read
 
 
 class _Reported:
@@ -51,8 +51,8 @@ def _mine() -> _Reported:
 def begin() -> None:
     """Start the supervisor of this process unless it runs. Raises NetlinkError if it cannot be started.
 
-    Moves the calling thread to a new network namespace, so call it in a thread that is about to end: the supervisor
-    keeps alive the namespace in which it is started, and that must not be a node's.
+    This moves the calling thread to a new network namespace, so call it in a thread that is about to end: the
+    supervisor keeps the namespace alive in which it is started, and that must not be a node's.
     """
     reported = _mine()
     with reported.lock:
@@ -64,7 +64,7 @@ def begin() -> None:
                 raise
             except OSError as error:
                 raise _refused(error) from error
-            except subprocess.TimeoutExpired:  # sys.executable is another program, in which Python is embedded
+            except subprocess.TimeoutExpired:  # sys.executable is another program, with an embedded Python
                 raise NetlinkError(f"{_CANNOT}: it has not begun within {_BEGINNING:g} s") from None
 
 
@@ -77,7 +77,7 @@ def _is_lost(reported: _Reported) -> bool:
     if reported.pipe < 0:
         return True
     looking = select.poll()
-    looking.register(reported.pipe, 0)  # POLLERR is always reported, and means that nobody reads any more
+    looking.register(reported.pipe, 0)  # POLLERR is always reported, and means that there is no reader left
     return bool(looking.poll(0))
 
 
@@ -112,7 +112,7 @@ def _begin(reported: _Reported) -> None:
         if supervisor.BEGUN not in shell.stdout:  # a preloaded library may have printed something, too
             lines = shell.stderr.decode(errors="replace").splitlines() or ["it ended at once, without an error"]
             raise NetlinkError(printable(lines[-1]))
-        # Only now: it is what shows that there is a supervisor.
+        # Only now, because this shows others that there is a supervisor.
         if reported.pipe < 0:
             opened.remove(writing)
             reported.pipe = writing
@@ -122,7 +122,7 @@ def _begin(reported: _Reported) -> None:
         own.close()
         for descriptor in opened:
             os.close(descriptor)
-    # Processes are not reported again: the number of one that has ended may have been reused.
+    # Processes are not reported again: the number of a process that has ended may have been reused.
     for inode, cookie in list(reported.namespaces.items()):
         _write(reported, f"+netns {inode} {cookie}")
         if inode not in reported.namespaces:  # forgotten meanwhile, perhaps before that line
@@ -176,7 +176,7 @@ def _write(reported: _Reported, line: str) -> None:
             return
         except BlockingIOError:
             if attempt:
-                return  # it was stopped, but the test must not wait for it
+                return  # the supervisor was stopped, but the test must not wait for it
             waiting = select.poll()
             waiting.register(reported.pipe, select.POLLOUT)
             waiting.poll(_PATIENCE)

@@ -12,8 +12,9 @@ The design:
 
 - It is a separate process, because nothing runs in a dead process. It is not a child, so that waiting for all children
   does not wait for it, and it leads a session, so that it receives no signals for the process group.
-- It polls a pidfd of the process. The end of the pipe would not do: a forked child keeps it open, and may live longer.
-- prctl(PR_SET_PDEATHSIG) in the programs would not do either: it reports the death of the *thread* that started them.
+- It polls a pidfd of the process. The end of the pipe would not do: a forked child keeps the pipe open, and may live
+  longer.
+- prctl(PR_SET_PDEATHSIG) in the programs would not do, either: it reports the death of the *thread* that started them.
 - It kills by namespace as well as by group: a daemon that goes to the background leaves its group.
 
 The kernel reuses the inode number of an ended namespace at once. So a namespace counts as the reported one only if its
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 BEGUN = b"begun\n"
-"""The output of the script when it supervises; its input is /dev/null."""
+"""The output of the script when it begins to supervise; its input is /dev/null."""
 
 _GRACE = 2.0  # seconds between SIGTERM and SIGKILL
 _POLL = 0.02
@@ -45,12 +46,12 @@ _SPARE = 64  # descriptors to look at /proc with, and to keep namespaces open
 _PATIENCE = 5.0  # seconds for killed processes to end
 _CLONE_NEWNET = 0x40000000  # include/uapi/linux/sched.h
 _SO_NETNS_COOKIE = 71  # include/uapi/asm-generic/socket.h; other machines (sparc) refuse it
-_TAG = "/proc/sys/net/ipv4/conf/lo/tag"  # for the administrator: the kernel ignores it (ip-sysctl.rst)
+_TAG = "/proc/sys/net/ipv4/conf/lo/tag"  # meant for the administrator; the kernel ignores it (ip-sysctl.rst)
 _OF_GROUP = 1 << 2  # PIDFD_SIGNAL_PROCESS_GROUP, include/uapi/linux/pidfd.h: since Linux 6.9
 
 
 class Supervised:
-    """The state to end: network namespaces by inode, and programs by id, each with a pidfd."""
+    """What is to be ended: network namespaces by inode, and programs by id, each with a pidfd."""
 
     def __init__(self, since: int = 0) -> None:
         self._since = since  # start time of the process that reports
@@ -146,7 +147,7 @@ def _start(pid: int) -> int:
 
 
 def _now() -> float:
-    """Return the time that a process has as its start time if it is started now."""
+    """Return the start time of a process that is started now."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK")
 
 
@@ -222,13 +223,13 @@ def _send_to_group(pidfd: int, number: int) -> bool:
 
 
 def _pid(pidfd: int) -> int:
-    """Return the id of the process of a pidfd, -1 if it has ended."""
+    """Return the id of the process of a pidfd; -1 if it has ended."""
     with open(f"/proc/self/fdinfo/{pidfd}", encoding="utf-8") as lines:
         return next((int(line.split()[1]) for line in lines if line.startswith("Pid:")), -1)
 
 
 def _spare(descriptor: int) -> list[int]:
-    """Raise the limit of descriptors, because each program takes one, and return some that are kept for the end."""
+    """Raise the limit of descriptors, because each program takes one; return some that are reserved for the end."""
     try:
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -263,7 +264,7 @@ def _syscall(number: int, *arguments: int) -> int:
 
 
 def _report_begun() -> None:
-    """Report readiness, and close the output: the owner reads it to its end."""
+    """Report readiness, and close the output, because the owner reads it to its end."""
     os.write(1, BEGUN)
     for output in (1, 2):
         os.dup2(0, output)

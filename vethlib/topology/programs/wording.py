@@ -1,4 +1,4 @@
-"""The words about programs of a node: their states, and notes on why one has failed."""
+"""Describe the programs of a node in words: their states, and notes on why one has failed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _OF_IDS: Final = re.compile(r"\b([ug]id|user|group|privileges?|chown|chgrp|set\w
 
 
 def describe_program(process: subprocess.Popen[Any], *, arguments: bool = False) -> str:
-    """Return the name of a program and its state: "dnsmasq ended with exit code 2"; on demand with its arguments."""
+    """Return the name of a program and its state: "dnsmasq ended with exit code 2"; on request, with its arguments."""
     name, code = _name(process, arguments=arguments), exit_code(process)
     if code is None:
         return f"{name} is running (pid {process.pid})"
@@ -38,13 +38,13 @@ def _name(process: subprocess.Popen[Any], *, arguments: bool) -> str:
     command = process.args
     words = [command] if isinstance(command, (str, bytes, os.PathLike)) else list(command)
     first, *rest = (os.fsdecode(word) for word in words)
-    name = os.path.basename(first) if _PATH.fullmatch(first) else first  # a command for a shell stays as it was given
+    name = os.path.basename(first) if _PATH.fullmatch(first) else first  # a command for a shell is shown as given
     text = printable(" ".join([name, *(rest if arguments else ())]).strip())
     return f"{text[:_LONGEST]}…" if len(text) > _LONGEST else text
 
 
 def note_failure(error: subprocess.SubprocessError | OSError, command: Sequence[str]) -> None:
-    """Add what may explain the failure of a program to its error: its output, missing ids, and a wrong `command`."""
+    """Add notes that may explain the failure of a program to its error: its output, missing ids, a wrong `command`."""
     for stream in (getattr(error, "stdout", None), getattr(error, "stderr", None)):
         if stream:
             error.add_note(stream.rstrip() if isinstance(stream, str) else repr(stream))
@@ -55,7 +55,7 @@ def note_failure(error: subprocess.SubprocessError | OSError, command: Sequence[
 
 
 def note_session(error: subprocess.SubprocessError) -> None:
-    """Add what may explain the failure of the `preexec_fn` of a program that leads a process group."""
+    """Add a note that may explain the failure of the `preexec_fn` of a program that leads a process group."""
     error.add_note("if preexec_fn calls os.setsid(), use start_new_session=True: the program leads a group already")
 
 
