@@ -1,11 +1,11 @@
-"""The pytest plugin `netns`: real networks in tests, in milliseconds. This module has the types of its fixtures.
+"""The pytest plugin `netns`: real networks in tests, in milliseconds. This module exports the types of its fixtures.
 
-For its use, see docs/pytest-netns.md. `plugin` has the hooks, `options` and `names` the settings and the names of the
+docs/pytest-netns.md describes its use. `plugin` has the hooks, `options` and `names` the settings and the names of the
 fixtures, `fixtures` and `live` the fixtures and what they have built. `isolation/` decides where the tests run,
 `leaks/` watches what tests leave behind, and `report/` adds to the reports of failures and to the end of a run.
 
-PYTEST_DONT_REWRITE: there are no assertions here, and pytest would warn of a project that names the package, because it
-has been imported before.
+PYTEST_DONT_REWRITE: there are no assertions here, and because the package has already been imported, pytest would warn
+a project that names it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _NAME = "netns"  # as in the entry point, so that pytest does not load it again
 
 
 def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
-    """Load the plugin, unless that has happened: for ``-p vethlib.pytest_netns``, also where it is installed."""
+    """Load the plugin, unless it is loaded: for ``-p vethlib.pytest_netns``, whether or not it is installed."""
     from . import plugin
 
     if not pluginmanager.is_registered(plugin):

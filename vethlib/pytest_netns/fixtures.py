@@ -1,6 +1,6 @@
 """The fixtures, one set for each scope: netns, veth and topology, class_netns, module_netns and so on.
 
-vethlib.topology is imported when the first of them is requested.
+vethlib.topology is imported when the first fixture is requested.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ class _Scope:
         return Connected(net["a"], net["b"])
 
     def _noted(self, build: Callable[[], Topology], of_test: Sequence[Exception] = ()) -> Topology:
-        """Build and register a topology. Errors of the test's own code, which are in `of_test`, are only raised."""
+        """Build and register a topology. Errors of the test's own code, in `of_test`, are raised unchanged."""
         from vethlib.errors import InvalidValue, NotPermitted
 
         __tracebackhide__ = True
@@ -191,7 +191,7 @@ class _Scope:
             if isinstance(error, NotPermitted):
                 cure = "" if self._is_isolated else "; run as root, or with --netns-isolate=always"
                 pytest.skip(f"{error}{cure}")
-            raise error.with_traceback(None) from None  # an error of the description, and so of the test
+            raise error.with_traceback(None) from None  # an error in the description, and so in the test
         self._topologies.append(topology)
         self._live.built(topology, self._nodeid, self._base)
         return topology
@@ -202,7 +202,7 @@ class _Scope:
 
 
 def _noting(prepare: Callable[[Mapping[str, Node]], object], errors: list[Exception]) -> Callable[..., object]:
-    """Return `prepare` with a note of the error that it raises."""
+    """Return `prepare`, wrapped so that an error that it raises is noted in `errors`."""
 
     def noting(nodes: Mapping[str, Node]) -> object:
         __tracebackhide__ = True
@@ -223,14 +223,14 @@ def netns_session(request: pytest.FixtureRequest) -> Iterator[Session]:
     from .session import RunSession
 
     isolation = request.config.stash.get(ISOLATION, None)
-    if isolation is None:  # the package has this fixture, too
+    if isolation is None:  # the plugin is not active, but the package has this fixture, too
         is_blocked = request.config.pluginmanager.is_blocked("netns")
         reason = "blocked (-p no:netns)" if is_blocked else "not loaded (-p netns)"
         pytest.fail(f"netns_session needs the plugin netns, which is {reason}", pytrace=False)
     if isolation.missing:
         pytest.skip(isolation.missing)
     attend(request.config)
-    watch(request.config, begun=True)  # a request by getfixturevalue is not known before the test runs
+    watch(request.config, begun=True)  # a request through getfixturevalue is unknown until the test runs
     session = RunSession()
     try:
         yield session

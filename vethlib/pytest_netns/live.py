@@ -16,7 +16,7 @@ __all__ = ["LIVE", "Listener", "Live"]
 
 
 class Listener(Protocol):
-    """Receive notice when topologies begin and end, because captures begin and end with them."""
+    """Is notified when topologies begin and end, because captures begin and end with them."""
 
     def built(self, topology: Topology, nodeid: str) -> None:
         """Note that a topology is up; `nodeid` is the id of its test, class, module or session."""
@@ -28,15 +28,15 @@ class Listener(Protocol):
 class Live:
     """The running topologies, in the order in which they were built. Single nodes and pairs are topologies, too.
 
-    `kept` has those that another process keeps, too: their programs continue when they are closed. `inherited` has
-    those that the parent of this process has built, and still uses: closing them here closes copies.
+    `kept` has those that another process also keeps: their programs continue when they are closed. `inherited` has
+    those that the parent of this process has built and still uses: closing them here closes only copies.
     """
 
     def __init__(self) -> None:
         self.up: list[Topology] = []
         self.beginning: list[str] = []  # the fixtures that are being set up, each requested by the previous fixture
         self._fixtures: dict[Topology, frozenset[str]] = {}
-        self._of_item: set[Topology] = set()  # those that were built during the present test
+        self._of_item: set[Topology] = set()  # the topologies that were built during the present test
         self.kept: set[Topology] = set()
         self.inherited: set[Topology] = set()
         self.listeners: list[Listener] = []
@@ -61,7 +61,7 @@ class Live:
                 self.inherited = set(self.up)
 
     def end(self) -> None:
-        """Note that the test has ended, and its teardown."""
+        """Note that the test and its teardown have ended."""
         if not self.in_child:
             self._runner = None
 

@@ -1,4 +1,4 @@
-"""Skip tests that need netem where the kernel has none."""
+"""Skip tests that need netem if the kernel has none."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ __all__ = ["skip_without_netem"]
 
 
 def skip_without_netem(call: pytest.CallInfo[None]) -> None:
-    """Make an error of a wire that cannot be impaired here, or a group of these, a skip of the test."""
-    # The module is not imported here: if it is not loaded yet, this cannot be its error.
+    """Turn the error of a wire that cannot be impaired here, or a group of such errors, into a skip of the test."""
+    # The module is not imported here: if it has not been loaded, the error cannot be its own.
     module = sys.modules.get("vethlib.topology.impair.netem")
     if module is None or call.excinfo is None:
         return

@@ -1,4 +1,4 @@
-"""The options of the plugin: one table for the command line, the ini file, ``--help`` and the checks."""
+"""The options of the plugin, in one table for the command line, the ini file, ``--help`` and the checks."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The plugin module of the entry point: hooks, and the fixtures of all scopes.
 
-The types of the fixtures are in the package instead, because pytest inspects all attributes of a plugin, which would
-import the modules of the types.
+The types of the fixtures are not here but in the package, because pytest inspects all attributes of a plugin, which
+would import the modules of the types.
 """
 
 from __future__ import annotations
@@ -63,13 +63,13 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection(session: pytest.Session) -> None:
-    """Isolate a worker of pytest-xdist, when every plugin has been configured."""
+    """Isolate a worker of pytest-xdist, once every plugin has been configured."""
     stash = session.config.stash
     stash[ISOLATION] = arrange_worker(session.config, stash[ISOLATION])
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Check the markers. An error in a worker of pytest-xdist would be lost: there the test fails when it is set up."""
+    """Check the markers. In a worker of pytest-xdist, an error would be lost, so there the test fails in its setup."""
     if not hasattr(item.config, "workerinput"):
         options.check_marker(item)
 

@@ -8,7 +8,7 @@ __all__ = ["RunSession"]
 
 
 class RunSession(Session):
-    """A session that a test cannot close, also not with a ``with`` statement: all nodes and other tests use it, too."""
+    """A session that a test cannot close, not even with a ``with`` statement: all nodes and other tests use it, too."""
 
     def close(self) -> None:
         """Do nothing; the session is closed at the end of the run."""

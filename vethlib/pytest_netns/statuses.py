@@ -9,7 +9,7 @@ __all__ = ["keep_exit_statuses"]
 
 
 def keep_exit_statuses() -> None:
-    """Give SIGCHLD its default action if it is ignored: because of a test, or of ``trap '' CHLD`` before the run.
+    """Give SIGCHLD its default action if a test, or ``trap '' CHLD`` before the run, has made this process ignore it.
 
     Otherwise, the kernel discards the exit statuses of children, and :mod:`subprocess` reports that each has succeeded.
     """

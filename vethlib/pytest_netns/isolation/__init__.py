@@ -1,1 +1,1 @@
-"""Isolate a test run in namespaces of its own, before anything is collected."""
+"""Isolate a test run in its own namespaces, before anything is collected."""

@@ -1,15 +1,16 @@
-"""Move the test process into namespaces of its own, before anything is collected.
+"""Move the test process into its own namespaces, before anything is collected.
 
-Why before: only a process with a single thread can create a user namespace (unshare(2), EINVAL), and test modules may
-do anything while they are imported. Why not always: the new namespace has no network but the loopback, and an ordinary
-user becomes user 0; a project that merely has vethlib installed should notice nothing. So with "auto", the files to be
-collected are first searched for fixtures of the plugin (search.py); in doubt, a name is assumed to be another fixture.
-After the collection, pytest knows which fixtures are used. If the search has missed a use, the process is isolated
-then, if that is still possible: for root it always is, for other users only as long as there is a single thread.
+It happens before, because only a process with a single thread can create a user namespace (unshare(2), EINVAL), and
+test modules may do anything while they are imported. It does not always happen, because the new namespace has no
+network but the loopback, and an ordinary user becomes user 0; a project that merely has vethlib installed should notice
+nothing. So with "auto", the files to be collected are first searched for fixtures of the plugin (search.py); in doubt,
+a name is assumed to be another fixture. After the collection, pytest knows which fixtures are used. If the search has
+missed a use, the process is isolated at that point, if that is still possible: for root it always is, for other users
+only as long as there is a single thread.
 
 Workers of pytest-xdist have several threads from the start. So the process that starts them is isolated first, and they
 inherit its namespaces. They stay in its network namespace, because other plugins communicate with that process over the
-loopback, and tests share servers that one worker has started there. Each worker has its own named namespaces. A worker
+loopback, and tests share servers that a worker has started there. Each worker has its own named namespaces. A worker
 that needs its own network namespace, too, gets it when all plugins have been configured.
 """
 
@@ -45,9 +46,9 @@ _IN_WORKER: Final = "netns_isolation"  # the key of a worker's input
 class Isolation:
     """The isolation of the tests.
 
-    `namespaces` describes the new namespaces, "" on the host; `missing` is the reason if none can be created. With
-    `shares_links`, other processes use the same network namespace. `missing_ids` describes the users that programs
-    cannot change to.
+    `namespaces` describes the new namespaces, and is "" on the host; `missing` is the reason if none can be created.
+    With `shares_links`, other processes use the same network namespace. `missing_ids` describes the users to which
+    programs cannot change.
     """
 
     namespaces: str
@@ -104,8 +105,8 @@ def arrange_worker(config: pytest.Config, before: Isolation) -> Isolation:
 def arrange_late(before: Isolation, items: Sequence[pytest.Item]) -> Isolation:
     """Isolate the process after the collection, if the search has missed a test that uses the plugin.
 
-    Imported modules may have started threads. For root, these stay outside; for other users, isolation is impossible
-    then.
+    Imported modules may have started threads. For root, these stay outside; for other users, they make isolation
+    impossible.
     """
     user = next((item for item in items if is_used(item)), None)
     if before.because != _UNUSED or user is None or (before.missing and _count_threads() > 1):
@@ -139,7 +140,7 @@ def _count_threads() -> int:
 
 
 def _user_name() -> str:
-    """Return the user's name: after the isolation, it would be root's, and pytest's temporary directory another."""
+    """Return the user's name: after the isolation, it would be root, and pytest's temporary directory another one."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
@@ -169,7 +170,7 @@ class _Given(NamedTuple):
 
 
 def tell_worker(node: Any, isolation: Isolation, workers: str) -> None:
-    """Give a worker of pytest-xdist the result of this process, so that it does the same without another search.
+    """Pass the result of this process to a worker of pytest-xdist, so that it does the same without another search.
 
     `workers` is the setting: auto, shared or own.
     """
@@ -187,7 +188,7 @@ def _share(config: pytest.Config, workers: str) -> bool:
 
 
 def _given(config: pytest.Config) -> _Given | None:
-    """Return the input of this process, if it is a worker."""
+    """Return the input of this process; None if it is not a worker."""
     given = getattr(config, "workerinput", {}).get(_IN_WORKER)
     if given is None:
         return None

@@ -1,8 +1,8 @@
-"""Find the plugin's fixtures that a Python source uses, and those of their names that it defines itself.
+"""Find the plugin's fixtures that a Python source uses, and those of these names that it defines itself.
 
 Pure, and without importing the source. Names like `topology` are common: a function with such a parameter uses a
-fixture only if it is a test or a fixture itself and nothing else fills in the parameter, and not the plugin's if the
-project has a fixture of that name. In doubt, a name is assumed not to mean a fixture of the plugin.
+fixture only if it is a test or a fixture itself and nothing else fills in the parameter; and it is not the plugin's
+fixture if the project has a fixture of that name. In doubt, a name is assumed not to mean a fixture of the plugin.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _Is: TypeAlias = Callable[[str], bool]
 
 @dataclass(frozen=True, slots=True)
 class Mentions:
-    """`asked`: the names used, unless a conftest.py above defines them. `given`: the names with another definition.
+    """The names in a source: `asked` are used, unless a conftest.py above defines them; `given` are defined otherwise.
 
     With `imports_all`, the source imports all names of a module, perhaps some of these.
     """
@@ -37,12 +37,12 @@ class Mentions:
 NOTHING: Final = Mentions((), frozenset())
 MARKER: Final = "the marker netns"
 
-# Only files with one of these words are parsed, because few have any.
+# Only the few files that contain one of these words are parsed.
 _WORD: Final = re.compile(rf"\b(?:{'|'.join(sorted(FIXTURES))})\b|\bimport\s*\*".encode())
 
 
 def look(source: bytes, is_test: _Is, is_test_class: _Is) -> Mentions:
-    """Return the names that a source mentions; pytest treats functions and classes with certain names as tests."""
+    """Return the names that a source mentions. `is_test` and `is_test_class` are pytest's rules for finding tests."""
     if not _WORD.search(source):
         return NOTHING
     try:
@@ -79,7 +79,7 @@ class _Tests:
             yield from _parameters(function, [*function.decorator_list, *of_class.decorator_list], 1)
 
     def _is_collected(self, of_class: ast.ClassDef) -> bool:
-        """Return whether pytest fills in parameters of the methods; it does not for a TestCase of unittest."""
+        """Return whether pytest fills in the parameters of the methods, which it does not for a unittest.TestCase."""
         is_collected = self._is_test_class(of_class.name) or of_class.name in self._inherited
         return is_collected and not any(_last_name(base).endswith("TestCase") for base in of_class.bases)
 
@@ -102,7 +102,7 @@ def _given(node: ast.AST, nodes: Sequence[ast.AST]) -> Iterator[str]:
         yield _name_as_fixture(node)
     elif isinstance(node, ast.Call) and _last_name(node.func) == "parametrize":
         names = _argnames(node)
-        # Names that are computed are probably written somewhere in the source.
+        # Computed names are probably written somewhere in the source.
         yield from _names_in(_texts(nodes)) if names is None else names
 
 
@@ -119,7 +119,7 @@ def _names_in(texts: Iterable[str]) -> Iterator[str]:
 
 
 def _of_module(tree: ast.Module) -> Iterator[ast.AST]:
-    """Yield the statements of the module, with those of its conditions and blocks."""
+    """Yield the statements of the module, including those in its conditions and blocks."""
     waiting: list[ast.AST] = list(tree.body)
     while waiting:
         node = waiting.pop()
@@ -186,7 +186,7 @@ def _parameters(function: _Function, decorators: Sequence[ast.expr] = (), first:
 
 
 def _passes_mock(call: ast.Call) -> bool:
-    """Return whether a decorator is one of ``patch`` and ``patch.object`` that passes what it has made."""
+    """Return whether a decorator is a ``patch`` or ``patch.object`` that passes its mock as an argument."""
     is_object = isinstance(call.func, ast.Attribute) and call.func.attr == "object"
     called = call.func.value if is_object and isinstance(call.func, ast.Attribute) else call.func
     has_new = len(call.args) > 1 + is_object or any(keyword.arg == "new" for keyword in call.keywords)

@@ -1,4 +1,4 @@
-"""Search the files to be collected for uses of the plugin, the way pytest searches for tests."""
+"""Search the files to be collected for uses of the plugin, in the same way as pytest searches for tests."""
 
 from __future__ import annotations
 
@@ -123,8 +123,8 @@ class _Search:
 def _source(path: Path) -> bytes:
     """Return the content of a regular file, b"" if it is too large or cannot be read.
 
-    Nothing else is opened, because pytest does not collect it either: reading a pipe or a device may never end, and
-    opening one may have effects.
+    Files of other kinds are not opened, because pytest does not collect them either: reading a pipe or a device may
+    never end, and opening it may have side effects.
     """
     try:
         if not stat.S_ISREG(path.stat().st_mode):
@@ -132,7 +132,7 @@ def _source(path: Path) -> bytes:
         with open(path, "rb", opener=_open_without_waiting) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # replaced after the check
                 return b""
-            source = file.read(_LARGEST + 1)  # the size may be wrong: the file may grow, and those of /proc report 0
+            source = file.read(_LARGEST + 1)  # st_size may be wrong: the file may grow, and files in /proc report 0
     except OSError:
         return b""
     return source if len(source) <= _LARGEST else b""
@@ -153,7 +153,7 @@ def _begins_or_matches(name: str, patterns: list[str]) -> bool:
 
 
 def _given_by_plugins(config: pytest.Config) -> tuple[frozenset[str], dict[Path, frozenset[str]]]:
-    """Return the plugin's names that other plugins define, too, and those that each loaded conftest.py has.
+    """Return those of the plugin's names that other plugins also define, and those that each loaded conftest.py has.
 
     A conftest.py applies to its directory only.
     """

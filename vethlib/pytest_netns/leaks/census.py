@@ -1,4 +1,4 @@
-"""List everything of this process that keeps network namespaces alive, or is inside one, in one look.
+"""Take looks: lists of everything in this process that keeps a network namespace alive, or is inside one.
 
 A namespace ends some time after its last user has released it (cleanup_net, net/core/net_namespace.c), without an
 event. So nothing here checks whether a namespace still exists, only what keeps it alive:
@@ -7,7 +7,7 @@ event. So nothing here checks whether a namespace still exists, only what keeps 
 - a name in /run/netns, which is a mount;
 - a thread or a process inside.
 
-Links keep nothing alive, but in a namespace that continues to exist, they stay.
+Links keep nothing alive, but they remain in a namespace that continues to exist.
 
 A look is a set of facts that can be subtracted from another look; threads and descriptors of the home namespace are
 left out. It is taken twice for each test, so it has to be cheap: two listings of /proc/self, a stat of each descriptor,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["Census", "here"]
 
 _NAMES = "/run/netns"
-_SIOCGSKNS = 0x894C  # include/uapi/linux/sockios.h: a descriptor of the namespace of a socket
+_SIOCGSKNS = 0x894C  # include/uapi/linux/sockios.h: returns a descriptor of the namespace of a socket
 _MANY = 512  # sockets that are cached
 
 
@@ -67,12 +67,12 @@ class Census:
         self.home.close()
 
     def look(self, nodes: Iterable[Node] = (), *, quick: bool = False) -> set[Found]:
-        """Take a look, including the links of these nodes. To be called by the thread that runs the tests.
+        """Take a look, including the links of these nodes. Call this only in the thread that runs the tests.
 
         A `quick` look assumes that descriptors are unchanged since the last one, so no test may have run since.
         """
         places: dict[Identity | None, int] = {node.netns.identity: node.netns.fd for node in nodes if not node.closed}
-        facts = set(self._links_in(places))  # first, because it may release namespaces
+        facts = set(self._links_in(places))  # first, because this may release namespaces
         own = {self.home.fd, *places.values(), *self._links.filenos()}
         self._held = dict(self._descriptors(own, self._held if quick else {}))
         facts.update([fact for fact in self._held.values() if fact is not None])
@@ -91,7 +91,7 @@ class Census:
             try:
                 seen = os.fstat(fd)
             except OSError:
-                continue  # that of the listing itself, or closed by another thread
+                continue  # the descriptor of the listing itself, or one closed by another thread
             if seen.st_dev == home_dev:
                 yield fd, self._foreign("descriptor", (seen.st_dev, seen.st_ino), fd) if _is_netns(fd) else None
             elif stat.S_ISSOCK(seen.st_mode):
@@ -133,7 +133,7 @@ class Census:
                 if fact.kind == "socket":
                     opened.append(ns.Descriptor.fromfd(ioctl(fact.number, _SIOCGSKNS)))
                 elif fact.kind == "descriptor":
-                    with duplicated(fact.number) as copy:  # also if vethlib has opened it
+                    with duplicated(fact.number) as copy:  # a copy also of vethlib's own descriptors
                         opened.append(ns.open_owned(f"fd:{copy.fileno()}"))
                 elif path := _path(fact):
                     opened.append(ns.open_owned(f"path:{path}"))
@@ -170,7 +170,7 @@ def _identity(path: str) -> Identity | None:
 
 def _is_netns(fd: int) -> bool:
     try:
-        return ns_type(fd) == CLONE_NEWNET  # other kinds of namespaces are files of nsfs, too
+        return ns_type(fd) == CLONE_NEWNET  # namespaces of other kinds are also files of nsfs
     except OSError:
         return False  # closed meanwhile, by another thread
 

@@ -1,4 +1,4 @@
-"""A fact of a look: something that keeps a network namespace alive or is inside one, or a link."""
+"""The facts of a look: whatever keeps a network namespace alive or is inside one, and links."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from .found import Found, Identity
 __all__ = ["delete_links", "doomed_links", "kill", "names_of_nodes", "remove_names", "sentences"]
 
 _MOST = 12  # leftovers of one kind that are described one by one
-_PATIENCE = 1000  # ms for a killed process to end
+_PATIENCE = 1000  # ms to wait for a killed process to end
 
 Places = Mapping[Identity | None, int]
 """A descriptor of each namespace with links; None is the key of the home namespace."""
@@ -37,7 +37,7 @@ Places = Mapping[Identity | None, int]
 
 def names_of_nodes(first: Iterable[Node]) -> dict[Identity, str]:
     """Return names of namespaces for messages: the names of all nodes, those of `first` with precedence."""
-    # Nodes that a test created itself are found as objects only; `type` does not resolve proxies.
+    # Nodes that a test created itself can be found only as objects; `type` does not resolve proxies.
     others = [thing for thing in gc.get_objects() if type(thing) is Node]
     others.sort(key=lambda node: not node.closed)  # the inode number of a closed node may have been reused
     return {node.netns.identity: f"node {node.name}" for node in (*others, *first)}
@@ -46,8 +46,7 @@ def names_of_nodes(first: Iterable[Node]) -> dict[Identity, str]:
 def sentences(left: Mapping[Found, str], names: Mapping[Identity, str]) -> list[str]:
     """Return a line for each leftover, with a cure. `left` has the origin of each, "" for the test itself.
 
-    The lines are printable: names and commands are bytes, which may be anything, and a worker of pytest-xdist cannot
-    report what is not UTF-8.
+    The lines are printable: names and commands are arbitrary bytes, and a worker of pytest-xdist can report only UTF-8.
     """
     lines: dict[str, list[str]] = {}
     threads = {thread.native_id: thread.name for thread in threading.enumerate()}
@@ -105,7 +104,7 @@ def _socket(fd: int) -> str:
 
 
 def doomed_links(links: Collection[Found], places: Places, held: Sequence[HasFileno]) -> set[Found]:
-    """Delete and return the links that end with the namespace of their peer, because it is not one of the `held` ones.
+    """Delete and return the links that end with the namespace of their peer, because that is not among those `held`.
 
     The kernel would delete them itself, but needs a moment for that, and the next test must not find them.
     """
@@ -118,7 +117,7 @@ def doomed_links(links: Collection[Found], places: Places, held: Sequence[HasFil
             ids = {parse_nsid(outcome.bodies[0]) for outcome in asked if outcome.bodies}
             for link, answer in zip(links_here, answers, strict=True):
                 nsid = parse_link(answer.bodies[0]).link_netnsid if answer.bodies else None
-                # -1: no nsid is assigned any more, because the other namespace is ending (peernet2id_alloc).
+                # -1: the other namespace is ending, so no nsid is assigned to it (peernet2id_alloc).
                 if answer.errno == errno.ENODEV or (nsid is not None and nsid not in ids):
                     doomed.add(link)
             rtnl.exchange([delete_link(link.number) for link in links_here if link in doomed])

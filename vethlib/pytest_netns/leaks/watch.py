@@ -1,4 +1,4 @@
-"""The leak watch: a test that leaves something of a network namespace behind fails, with a description of it.
+"""The leak watch: a test that leaves something in or of a network namespace behind fails, with a description of it.
 
 Only tests that use the plugin are watched. Theory of operation:
 
@@ -15,11 +15,11 @@ Only tests that use the plugin are watched. Theory of operation:
    namespaces are kept open until then; otherwise another namespace could have the same inode number, and its processes
    would be killed.
 7. Links whose peer was in a namespace that is ending are no leak, although the kernel still lists them.
-8. Each leftover is reported once: it is part of the first look of the next test.
-9. A child that a test has forked, and that goes on with the run, is not watched: what it would kill and delete is its
-   parent's, which still uses it.
+8. Each leftover is reported only once, because it is part of the first look of the next test.
+9. A child that a test has forked, and that goes on with the run, is not watched: what it would kill and delete belongs
+   to its parent, which still uses it.
 10. A child that is forked before its test, as by pytest-forked, is watched, but also tears down fixtures of its parent.
-    Leftovers of these and of their topologies are the parent's to judge.
+    The parent judges the leftovers of those fixtures and of their topologies.
 """
 
 from __future__ import annotations
@@ -96,19 +96,19 @@ class LeakWatch:
 
     def __init__(self, live: Live, mode: str, isolation: Isolation) -> None:
         self._live = live
-        self._mode = mode  # of the test: fail, warn, off
+        self._mode = mode  # that of the test: fail, warn, off
         on_host = not isolation.namespaces
         self._census = Census(shares_links=on_host or isolation.shares_links, shares_names=on_host)
-        self._topologies: dict[Topology, Moment | None] = {}  # with a moment before each was built
+        self._topologies: dict[Topology, Moment | None] = {}  # each with a moment before it was built
         self._kept: set[Identity] = set()
         self._test: _Test | None = None
         self._is_clean = False  # whether the last test was watched and left nothing
-        self._owned: dict[tuple[int, pytest.FixtureDef[Any]], set[Found]] = {}  # with the process that set it up
+        self._owned: dict[tuple[int, pytest.FixtureDef[Any]], set[Found]] = {}  # by process and fixture
         self._orphans: dict[Found, str] = {}  # facts of fixtures that have ended, with the names of the fixtures
         self._holding: dict[Found, str] = {}  # facts that keep a running topology alive, with their origins
         self._suspended: dict[Found, str] = {}  # facts that a traceback may keep alive, with its test
-        self._errors: list[BaseException] = []  # of the test that runs
-        self._old_errors: list[BaseException] = []  # of the one before it that was watched
+        self._errors: list[BaseException] = []  # those of the present test
+        self._old_errors: list[BaseException] = []  # those of the previous test that was watched
 
     def pytest_unconfigure(self) -> None:
         """Release the home namespace."""
@@ -130,7 +130,7 @@ class LeakWatch:
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Generator[None, object, object]:
         """Assign new facts to a fixture of wider scope."""
         if self._test is None and self._mode != "off" and fixturedef.argname in BASES and not self._live.in_child:
-            self.begin()  # requested by getfixturevalue, which is not known before
+            self.begin()  # requested through getfixturevalue, which was unknown until now
         if self._test is None or fixturedef.scope == "function":
             return (yield)
         before = self._look()
@@ -150,7 +150,7 @@ class LeakWatch:
                 self._owned.setdefault((os.getpid(), fixturedef), set()).update(owned)
 
     def pytest_fixture_post_finalizer(self, fixturedef: pytest.FixtureDef[Any]) -> None:
-        """Note that the facts of a fixture have no owner any more, unless the parent has set it up (10)."""
+        """Note that the facts of a fixture no longer have an owner, unless the parent has set it up (10)."""
         owned = self._owned.pop((os.getpid(), fixturedef), ())
         self._orphans |= dict.fromkeys(owned, f"the fixture {fixturedef.argname}")
 
@@ -199,7 +199,7 @@ class LeakWatch:
         return (yield)
 
     def begin(self, *, quick: bool = False) -> None:
-        """Watch the test that is run now."""
+        """Watch the test that is running now."""
         self._test = test = _Test(this_moment())
         self._old_errors, self._errors = self._errors, []
         self._note_topologies()
@@ -225,7 +225,7 @@ class LeakWatch:
         return {fact for fact in held if fact.netns in up or fact.netns in self._kept}
 
     def _pin(self, pins: ExitStack) -> list[Node]:
-        """Keep the namespaces of nodes open in which there may be processes (6); return these nodes."""
+        """Keep open the namespaces of nodes in which there may be processes (6); return these nodes."""
         pinned = []
         for topology in self._topologies:
             for node in topology.values():
@@ -293,7 +293,7 @@ class LeakWatch:
             origin = self._orphans.get(fact) or self._suspended.get(fact) or self._holding.get(fact, "")
             left[fact] = "" if origin == item.nodeid else origin
         if self._test is not None:
-            self._suspended = {}  # each was judged, or has ended
+            self._suspended = {}  # each has been judged, or has ended
         if getattr(sys, "last_traceback", None) is not None:  # (4)
             self._suspended = {fact: left.pop(fact) or item.nodeid for fact in new if fact.holds}
         self._holding = {fact: self._holding.get(fact, item.nodeid) for fact in self._held(facts)}
@@ -346,7 +346,7 @@ def _clear_frames(errors: Iterable[BaseException]) -> None:
             seen.add(id(error))
             traceback.clear_frames(error.__traceback__)
             for frame, _ in traceback.walk_tb(error.__traceback__):
-                _ = frame.f_locals  # before 3.13, an earlier access has left a copy, which this updates
+                _ = frame.f_locals  # before Python 3.13, an earlier access has left a copy, which this updates
             waiting += [cause for cause in (error.__cause__, error.__context__) if cause is not None]
             waiting += getattr(error, "exceptions", ())
 

@@ -1,4 +1,4 @@
-"""List the links of some namespaces repeatedly, reading again only where something has changed.
+"""List the links of some namespaces repeatedly, but read again only where something has changed.
 
 A listing takes 20 µs, and 50 µs in a namespace that has not been used for a while. So a socket in each namespace
 receives its events, and one poll of all sockets finds the namespaces to list again. An event is queued before the call
@@ -7,7 +7,7 @@ that caused it returns (rtnl_notify, net/core/rtnetlink.c), so none is late.
 if_nameindex(3) is not used, because glibc leaves out a link whose message is longer than a page (about 20 alternative
 names), and all links after it.
 
-The sockets keep their namespaces alive, and thus their identities unique, until a look does not include them any more.
+The sockets keep their namespaces alive, and thus their identities unique, until a look no longer includes them.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class WatchedLinks:
         return [events.fileno() for events in self._sockets.values()]
 
     def look(self, places: Mapping[Identity | None, int]) -> list[Found]:
-        """Return the links in each of these namespaces, given with a descriptor; None is the home namespace."""
+        """Return the links in each of these namespaces, given with its descriptor; None is the home namespace."""
         lost = {place for place, events in self._sockets.items() if not _is_ours(events)}
         self._forget((self._links.keys() | self._sockets.keys()) - places.keys() | lost)
         self._listen(places)
@@ -74,7 +74,7 @@ class WatchedLinks:
 
     def _listen(self, places: Mapping[Identity | None, int]) -> None:
         new = [place for place in places if place not in self._links and place not in self._sockets]
-        with suppress(OSError):  # no descriptor is left: without a socket, every look makes a listing
+        with suppress(OSError):  # no descriptor is left: without a socket, every look reads the links
             for place, events in zip(
                 new, ns.map_in([places[place] for place in new], _hear) if new else (), strict=True
             ):
@@ -103,7 +103,7 @@ def _list() -> list[tuple[int, str]] | None:
 def _hear() -> socket.socket:
     events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, NETLINK_ROUTE)
     events.bind((0, _RTMGRP_LINK))
-    events.connect((0, 0))  # to the kernel, so that nobody else can send to it
+    events.connect((0, 0))  # to the kernel, so that nobody else can send to this socket
     return events
 
 

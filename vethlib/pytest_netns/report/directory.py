@@ -1,7 +1,8 @@
 """The directory of all capture files: created by the first capture, ignored by git, removed if nothing is left in it.
 
 All workers of pytest-xdist use the same directory. So only the main process removes it, after the workers have ended,
-and only if it did not exist when the run began. Nor does a child that a test has forked and that goes on with the run.
+and only if it did not exist when the run began. A child that a test has forked and that goes on with the run does not
+remove it, either.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def make_unversioned(directory: Path) -> None:
     try:
         directory.mkdir(parents=True)
     except FileExistsError:
-        return  # it is the user's, or another worker has just created it
+        return  # it belongs to the user, or another worker has just created it
     (directory / _IGNORE).write_bytes(_IGNORED)
 
 

@@ -54,7 +54,7 @@ def attend(config: pytest.Config) -> None:
 
 
 class _Captured(NamedTuple):
-    """A capture, with the setting of the test that has built the topology."""
+    """A capture, and the setting of the test that has built the topology."""
 
     capture: Capture
     directory: Path
@@ -140,7 +140,7 @@ class Failures:
             if topology.layout.wires:
                 yield _section("netns topology", partial(str, topology))
             nodes = list(topology.items())
-            if len(nodes) > room:  # the nodes that the test has used are the most informative
+            if len(nodes) > room:  # nodes that the test has used are the most informative
                 nodes.sort(key=lambda item: not item[1].was_entered)
             for name, node in nodes[:room]:
                 names[name] += 1

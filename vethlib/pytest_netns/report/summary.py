@@ -1,4 +1,4 @@
-"""The end of a run: kept topologies are listed once more, whichever process ran the test."""
+"""List kept topologies once more at the end of a run, whichever process ran the test."""
 
 from __future__ import annotations
 
