@@ -107,7 +107,7 @@ def __dir__() -> list[str]:
 def interface_index(name: LinkRef) -> int:
     """Return the ifindex of a link, by name or alternative name, in the calling thread's namespace.
 
-    Only the name of a Link or an End is used. Raises LinkNotFound, and InvalidValue for what cannot be a name.
+    Of a Link or an End, only the name is used. Raises LinkNotFound, and InvalidValue if no link can have this name.
     """
     name = locate(name)[0]
     check_lookup_name(name)

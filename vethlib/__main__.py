@@ -1,4 +1,4 @@
-"""``python -m vethlib`` is ``vethctl``."""
+"""Run ``vethctl`` as ``python -m vethlib``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Context managers that close themselves, and those that warn if nobody has closed them."""
+"""Base classes of context managers that close themselves, with or without a warning if nobody has closed them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Closing:
         self.close()
 
     def close(self) -> None:
-        """Close it."""
+        """Close what this object holds open."""
         raise NotImplementedError
 
     def __reduce__(self) -> str | tuple[Any, ...]:
@@ -35,8 +35,8 @@ class Closing:
 class WarnsUnclosed(Closing):
     """Closes itself, with a ResourceWarning, when it is collected without having been closed.
 
-    `_closed` becomes False when there is something to close. With `_pid`, the process that opened it, a forked child
-    closes its copy without a warning. `_usage` is the ``with`` statement that the warning recommends.
+    `_closed` becomes False when there is something to close. `_pid`, if set, is the process that opened the object: a
+    forked child closes its copy without a warning. `_usage` is the ``with`` statement that the warning recommends.
     """
 
     _closed = True

@@ -1,14 +1,14 @@
 """Replace files in one step, so that every reader sees a complete file. vethlib writes all its files this way.
 
-Only where there is no room for another file, one of its own may be overwritten (`overwrite`).
+The only exception: where there is no room for another file, vethlib may overwrite one of its own (`overwrite`).
 
 New content is written beside the file and renamed into place. At any time, whatever happens:
 
 1. The path has the old content or the new, never a part of either.
 2. An error or an interruption leaves nothing beside the file, and reaches the caller: the clean-up raises no error of
    its own, and does not assume how far writing got. Only SIGKILL leaves a file, which `is_unfinished` recognizes.
-3. Nobody can prepare the temporary file: its name is random, and O_EXCL neither opens an existing file nor follows a
-   link (open(2)). Mode and owner are set on the descriptor, not by the umask or through a path.
+3. Nobody can plant the temporary file beforehand: its name is random, and O_EXCL neither opens an existing file nor
+   follows a link (open(2)). Mode and owner are set on the descriptor, not by the umask or through a path.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def write_whole(
 ) -> None:
     """Replace or create a file; `directory` is the descriptor of the directory that a relative path starts from.
 
-    The file gets this mode (None: 0666 less the umask) and belongs to the caller; with `keep` it has the
+    The file gets this mode (None: 0666 less the umask) and belongs to the caller; with `keep`, it takes over the
     permissions and the owner of the regular file that it replaces, if there is one. Nothing is flushed to the disk. A
     symbolic link is replaced, not followed. Raises OSError, which names `path`.
     """
@@ -47,10 +47,10 @@ def write_whole(
 
 
 def overwrite(name: str, content: bytes, *, directory: int) -> None:
-    """Overwrite a file of the caller in place, in the room that it has, where no other file can be written beside it.
+    """Overwrite a file of the caller in place, in the space allocated to it, where none can be written beside it.
 
-    The size does not shrink: spaces fill the rest. A reader may see a part of the content. Raises OSError, also for a
-    file that has another owner or another name, because somebody may have put it there.
+    The file does not shrink: spaces fill the rest. A reader may see only a part of the content. Raises OSError, also
+    for a file that has another owner or a second name, because somebody else may have put it there.
     """
     flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     file = os.open(name, flags, dir_fd=directory)
@@ -71,7 +71,7 @@ def is_unfinished(name: str) -> bool:
 
 
 class Replacement:
-    """New content for one file, for a caller that replaces several; call `discard` after any interruption."""
+    """New content for one of several files that a caller replaces; call `discard` after any interruption."""
 
     __slots__ = ("_directory", "_path", "_unfinished")
 

@@ -1,4 +1,4 @@
-"""Former names, from before 0.2, of modules and in modules: using one warns and returns the current object."""
+"""Names from before 0.2, of modules and of objects in them: using one warns and returns the current object."""
 
 from __future__ import annotations
 

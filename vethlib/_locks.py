@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from ._primitives import time
 
 _POLL = 0.01  # seconds
-_UNKNOWN = 1.0  # seconds without a holder in /proc/locks, which is then in another pid namespace or has ended
+_UNKNOWN = 1.0  # seconds without a holder in /proc/locks: it is in another pid namespace, or has ended
 _BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -29,7 +29,7 @@ def exclusive(
 ) -> Iterator[None]:
     """Lock a directory, and a private `file` in `directory`; wait up to `seconds`. The descriptor stays locked.
 
-    The file belongs to the owner of `directory`, and is removed at the end. There is none if it cannot be written, or
+    The file belongs to the owner of `directory`, and is removed at the end. It is left out if it cannot be written, or
     if other users can write to the directory and so are authorized to lock it. Raises TimeoutError, which names the
     holder.
     """
@@ -79,8 +79,8 @@ def _held(descriptor: int, seconds: float) -> TimeoutError:
 def lock(descriptor: int, seconds: float, may_hold: Callable[[int], bool]) -> bool:
     """Lock a file or a directory for this descriptor; wait up to `seconds` for users who `may_hold` it.
 
-    `may_hold` is called with a user id. Returns False if it was not locked in time; True also if only other users hold
-    it, whose locks are ignored.
+    `may_hold` is called with a user id. Returns False if the wait was too short. Locks of users who may not hold it are
+    ignored: if there are no others, the result is True.
     """
     deadline = time.monotonic() + seconds
     unknown = time.monotonic() + _UNKNOWN
@@ -105,7 +105,7 @@ def lock(descriptor: int, seconds: float, may_hold: Callable[[int], bool]) -> bo
 def locked(name: str, directory: int, *, owner: int | None = None) -> int:
     """Lock a file that no other user can open, and return its descriptor. Raises BlockingIOError if it is held.
 
-    The file may also belong to an `owner`, to whom root then gives it.
+    The file may also belong to `owner`; if not, root gives it to that user.
     """
     while True:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -137,7 +137,7 @@ def locked(name: str, directory: int, *, owner: int | None = None) -> int:
 
 
 def remove(name: str, directory: int) -> None:
-    """Remove whatever has that name in a trusted directory; a directory is renamed."""
+    """Remove the entry of that name in a trusted directory; if it is a directory, rename it."""
     try:
         os.unlink(name, dir_fd=directory)
     except FileNotFoundError:
@@ -168,7 +168,7 @@ def holders(descriptor: int) -> list[tuple[int, int]]:
 def _device(descriptor: int) -> str:
     """Return the file system of a descriptor as /proc/locks writes it, such as 08:01; "" if it is unknown.
 
-    It is that of the mount, since st_dev is another one on btrfs (proc_pid_mountinfo(5)).
+    The number is that of the mount, because on btrfs st_dev is a different one (proc_pid_mountinfo(5)).
     """
     with suppress(OSError, ValueError, StopIteration):
         with open(f"/proc/self/fdinfo/{descriptor}", encoding="utf-8") as lines:
@@ -184,7 +184,7 @@ def user_of(process: str, *, started_by: bool = False) -> int:
     """Return the effective user of a process; -1 if it is unknown.
 
     With `started_by`, it is the real user, unless that is root, since a set-user-ID program may have inherited a lock.
-    The owner of its directory in /proc is no substitute: it is root for a process that is not dumpable (proc(5)).
+    The owner of the process's directory in /proc is no substitute: it is root if the process is not dumpable (proc(5)).
     """
     with (
         suppress(OSError, ValueError, IndexError),

@@ -5,7 +5,7 @@ instead of blocking; freezegun replaces the clocks, pytest-socket the class ``so
 passes, and a switch inside another network namespace would run foreign code there. So vethlib does not use these
 names where they are replaced:
 
-1. Functions that are intact when vethlib is imported are copied then to a module that nobody patches later.
+1. Functions that are intact when vethlib is imported are copied at that time, to a module that nobody patches later.
 2. Functions that were replaced before are taken from another, private instance of their module: the interpreter can
    create a second one of a module written in C (PEP 489), and :func:`privately` of a module written in Python.
 3. The clock is always another instance, because freezegun searches all modules for the functions of the usual one, by
@@ -14,8 +14,8 @@ names where they are replaced:
 Every call of vethlib therefore blocks its thread, with all greenlets in it, until it returns.
 
 Some system calls are here, too, because Pythons that were built with old kernel headers (conda's, and earlier ones of
-python-build-standalone, which uv installs) have no functions for them. Where the kernel has no such call either, these
-raise OSError (ENOSYS).
+python-build-standalone, which uv installs) have no functions for them. Where the kernel lacks a call, too, the function
+here raises OSError (ENOSYS).
 """
 
 from __future__ import annotations
@@ -161,7 +161,8 @@ def begin(thread: threading.Thread) -> None:
     """Start a thread of the standard library. Raises RuntimeError if none can be started.
 
     Python then waits until the thread runs, on a condition; an interruption of that wait before the condition's lock is
-    held again becomes the RuntimeError of releasing it (``Condition.__exit__``). It is raised as what it was.
+    held again becomes the RuntimeError of releasing it (``Condition.__exit__``). Here, the interruption itself is
+    raised.
     """
     handled = sys.exc_info()[1]
     try:
@@ -230,7 +231,7 @@ def do_in_threads(function: Callable[[T], object], items: Iterable[T], most: int
         try:
             for _ in range(min(most, len(left))):
                 threads.append(start_thread(work, name))
-        except (RuntimeError, OSError):  # pids.max, RLIMIT_NPROC; no descriptor is left to import threading
+        except (RuntimeError, OSError):  # pids.max, RLIMIT_NPROC; or no descriptor is left for importing threading
             work()
         for thread in threads:
             thread.join()
@@ -304,7 +305,7 @@ def real_subprocess() -> Any:
 
 
 _PIDFD_SEND_SIGNAL, _PIDFD_OPEN = 424, 434
-_OFFSET = ("alpha", "mips")  # machines that add an offset of their own to these numbers (arch/*/kernel/syscalls)
+_OFFSET = ("alpha", "mips")  # machines that add their own offset to these numbers (arch/*/kernel/syscalls)
 
 
 def _pidfd_open(pid: int, flags: int = 0, /) -> int:

@@ -1,4 +1,4 @@
-"""Start a thread, which pids.max of a control group or a limit of the user may prevent."""
+"""Start threads, and describe the cure where pids.max of a control group or a limit of the user prevents it."""
 
 from __future__ import annotations
 
@@ -46,6 +46,6 @@ def start_kernel_thread(target: Callable[[], object], name: str, purpose: str) -
 
 
 def _refused(purpose: str) -> ThreadRefused:
-    """Return the error for a "can't start new thread", whatever the reason."""
+    """Return the error that replaces Python's "can't start new thread", whatever its reason."""
     cure = "raise TasksMax= of the service, pids.max of its control group, or ulimit -u"
     return ThreadRefused(f"{purpose} needs a thread, but none can be started: {cure}")

@@ -1,7 +1,7 @@
 """Open paths without following the symbolic links of other users.
 
-A user that can write to a directory on the path can put a symbolic link there, and change it at any moment. So a path
-is walked part by part, each from the descriptor of the previous part, and a link is inspected and read through its own
+A user who can write to a directory on the path can put a symbolic link there, and change it at any moment. So a path is
+walked part by part, each from the descriptor of the previous part, and a link is inspected and read through its own
 descriptor. Links of root and of this user are followed. A link of another user is an error that names the user.
 
 In a user namespace, all users that it does not map look the same, root outside included. Their links are followed if
@@ -32,9 +32,9 @@ _ALL: Final = (1 << 32) - 1  # users
 _MOST_LINKS: Final = 40  # MAXSYMLINKS, include/linux/namei.h
 
 MOST_NAMES: Final = 128
-"""Names on a path that others control, those of symbolic links included, each of which costs several system calls.
+"""The most names that are looked up on a path controlled by others, including the names in symbolic links.
 
-The kernel would look up 80 000: 4096 bytes of path, and again for each of 40 links.
+Each costs several system calls. The kernel would look up 80 000: 4096 bytes of path, and again for each of 40 links.
 """
 
 
@@ -80,7 +80,7 @@ def locate(path: str, directory: int | None = None) -> Place:
 
 
 def _opened(name: str, flags: int, directory: int | None) -> Descriptor:
-    """Open something, and return the owner of the descriptor, in one C call."""
+    """Open a file, and return the object that owns its descriptor, in one C call."""
     own: Any = Descriptor.fromfd
     owner: Descriptor = next(map(own, map(partial(posix.open, dir_fd=directory), (name,), (flags,))))
     return owner
@@ -95,7 +95,7 @@ def make_directory(name: str, parent: int | None, *, mode: int = 0o755) -> None:
 
 
 def _is_guarded(directory: os.stat_result) -> bool:
-    """Return whether only its owner can create links in a directory."""
+    """Return whether only the owner of a directory can create links in it."""
     return not directory.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 

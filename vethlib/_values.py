@@ -1,11 +1,11 @@
 """Values: classes like frozen dataclasses with slots, defined without importing :mod:`dataclasses`.
 
 That module and those that it imports take 2 MiB, and a third of the time in which vethlib is imported. Its functions
-work with values all the same: ``dataclasses.replace(link, up=False)``, ``fields``, ``asdict``. They look at
+work with values nevertheless: ``dataclasses.replace(link, up=False)``, ``fields``, ``asdict``. They look at
 ``__dataclass_fields__``, which is made when it is first needed.
 
-A value is created in half the time of a frozen dataclass: its ``__init__`` fills the slots by their descriptors, where
-``object.__setattr__`` would look up each name.
+Creating a value takes half the time of creating a frozen dataclass: its ``__init__`` fills the slots through their
+descriptors, whereas ``object.__setattr__`` would look up each name.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class Value(metaclass=_ValueType):
     def __hash__(self) -> int:
         return hash(self._compared(self))
 
-    if not TYPE_CHECKING:  # a class with these two could be assigned to, as type checkers see it
+    if not TYPE_CHECKING:  # type checkers would allow assignments to fields of a class with these two
 
         def __setattr__(self, name: str, value: object) -> None:
             from dataclasses import FrozenInstanceError
@@ -171,11 +171,11 @@ def replace(value: V, /, **changes: Any) -> V:
 def filler(cls: type[V]) -> Callable[..., V]:
     """Return a function that creates a value from all its fields, in order, in half the time that the class takes.
 
-    It checks nothing. The slots are filled in an object of a class that has the same, but can be assigned to; then the
-    object changes its class.
+    It checks nothing. The slots are filled in an object of a class that has the same slots, but allows assignments;
+    then the class of the object is changed.
     """
     names = cls._annotations
-    # Both of these, because otherwise writing a slot looks for them.
+    # Both are needed: with only one of them, each assignment to a slot would look them up.
     plain = {"__setattr__": object.__setattr__, "__delattr__": object.__delattr__}
     draft = type(f"_{cls.__name__}Draft", (Value,), {"__slots__": tuple(names), **plain})
     body = ["_value = _new(_draft)", *(f"_value.{name} = {name}" for name in names), "_value.__class__ = _cls"]

@@ -65,7 +65,7 @@ def _subnet(one: Address) -> tuple[int, int]:
 
 
 def in_subnets_of(others: Iterable[Address], addresses: Iterable[Address]) -> list[Address]:
-    """Return the IPv4 addresses that are in a subnet of one of the others: which is primary depends on them."""
+    """Return the IPv4 addresses that share a subnet with one of the others: the order decides which is primary."""
     subnets = {_subnet(other) for other in others if other.interface.version == 4}
     return [one for one in addresses if one.interface.version == 4 and _subnet(one) in subnets]
 
@@ -84,8 +84,8 @@ def added(there: Sequence[Address], new: Iterable[Address]) -> list[Address]:
     return _added4(four, new4) + _added6(six, new6)
 
 
-# A tenant can have thousands of addresses, so the place of each is not searched for among all others: of each scope,
-# only the place where it ends or begins is kept.
+# A tenant can have thousands of addresses, so the position of each is not searched for among all others: for each
+# scope, only the position where it begins or ends is kept.
 
 
 def _added4(four: list[Address], new: Sequence[Address]) -> list[Address]:
@@ -131,9 +131,10 @@ def removed(there: Sequence[Address], gone: Iterable[Address]) -> list[Address]:
 
 
 def in_order(there: Sequence[Address], wanted: Sequence[IPInterface]) -> list[Address]:
-    """Return the list `there` with those of the `wanted` addresses that it has in the order of `wanted`.
+    """Return the list `there`, with its `wanted` addresses in the order of `wanted`.
 
-    It is unchanged if they are, or if others prevent it. Others keep their order among themselves.
+    The list is unchanged if they already are in that order, or if other addresses prevent it. The other addresses keep
+    their order among themselves.
     """
     if len(wanted) < 2:
         return list(there)

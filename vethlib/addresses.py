@@ -166,14 +166,14 @@ class Address(Value):
 
     @property
     def temporary(self) -> bool:
-        """Whether it is an IPv6 address for privacy (RFC 8981), which the kernel makes of another one, and removes."""
+        """Whether it is an IPv6 privacy address (RFC 8981), which the kernel derives from another one and removes."""
         return bool(self.flags & IFA_F_SECONDARY) and self.interface.version == 6
 
     @property
     def comes_again(self) -> bool:
-        """Whether the kernel makes it when the link has what it is made of: it is ``by_kernel``, or temporary.
+        """Whether the kernel generates it again when the link has its source: it is ``by_kernel``, or temporary.
 
-        Nobody else can add a temporary one: the kernel ignores that flag (inet6_rtm_newaddr, net/ipv6/addrconf.c).
+        Nobody else can add a temporary address: the kernel ignores that flag (inet6_rtm_newaddr, net/ipv6/addrconf.c).
         """
         return self.temporary or self.by_kernel
 
@@ -214,27 +214,27 @@ class Address(Value):
         return (self.interface, self.peer, self.proto) == (other.interface, other.peer, other.proto)
 
     def is_bare(self, name: str) -> bool:
-        """Return whether it has none of the attributes of a :class:`vethlib.NewAddress` but a peer, if it was read."""
+        """Return whether an address that was read has no attribute of a :class:`vethlib.NewAddress`, except a peer."""
         return not self.message or is_bare(self.message, self.flags, name)
 
     @property
     def can_be_given(self) -> bool:
-        """Whether it is permanent, and has no attributes but those that a :class:`vethlib.NewAddress` may have."""
+        """Whether it is permanent, and has only attributes that a :class:`vethlib.NewAddress` may have."""
         return self.permanent and (not self.message or can_be_given(parse_addr(self.message)))
 
     def is_plain(self, name: str) -> bool:
-        """Return whether it is just as a link called `name` gets it by default: permanent, and without extras."""
+        """Return whether it has only what an address gets by default on a link called `name`: permanent, no extras."""
         if self.peer is not None or not self.permanent:
             return False
         return not self.message or is_plain(parse_addr(self.message), name)
 
 
 PLAIN: Final = (IPv4Interface, IPv6Interface)
-"""The types of addresses without attributes, which are those of most."""
+"""The types of addresses without attributes, as most addresses are."""
 
 
 def identity_of(given: IPInterface) -> Identity:
-    """Return the identity that an address has that is given to a link, which may be a :class:`vethlib.NewAddress`."""
+    """Return the identity of an address that is given to a link, which may be a :class:`vethlib.NewAddress`."""
     if type(given) in PLAIN:
         return given, None
     identity: Identity = getattr(given, "identity", (given, None))
@@ -250,7 +250,7 @@ def as_address(given: IPInterface, index: int, proto: int) -> Address:
 
 
 def plain_of(given: tuple[IPInterface, ...]) -> tuple[IPInterface, ...]:
-    """Return addresses given to a link as they are read: without attributes."""
+    """Return addresses given to a link in the form in which they are read back: without attributes."""
     for each in given:
         if type(each) not in PLAIN:
             return tuple([identity_of(each)[0] for each in given])

@@ -42,8 +42,8 @@ __all__ = [
 class VethError(Exception):
     """Base class of all exceptions that vethlib raises on purpose.
 
-    ``item`` is the element of a ``*_many`` call that the error belongs to, else None. ``created`` are the
-    pairs that the call created nevertheless and that stay, in order, each as the call would have returned it.
+    ``item`` is the element of a ``*_many`` call that the error belongs to, otherwise None. ``created`` are the pairs
+    that the call did create and that remain, in order, each as the call would have returned it.
     """
 
     item: object = None
@@ -65,7 +65,7 @@ def _state(error: VethError) -> dict[str, Any]:
 
 
 def _picklable(value: object) -> object:
-    """Return `value`, which may be what a caller gave, such as a generator; its text if it cannot be pickled."""
+    """Return `value`, or its text if it cannot be pickled: a caller may have given anything, such as a generator."""
     from pickle import dumps  # 1 ms, only for errors that leave the process
 
     try:
@@ -208,7 +208,7 @@ class NetnsNotFound(VethError, LookupError):
 
 
 class NetnsExists(VethError, FileExistsError):
-    """The named namespace already exists; if ``unusable``, it is only a file or a symbolic link of that name."""
+    """The named namespace already exists; if ``unusable``, the name is only that of a file or a symbolic link."""
 
     unusable: bool = False
 

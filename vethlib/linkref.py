@@ -1,8 +1,8 @@
-"""A link as callers give it: by its name, as a :class:`Link` that was read, or as the :class:`End` it was made from.
+"""A link as callers give it: its name, a :class:`Link` that was read, or the :class:`End` from which it was made.
 
-A name or an End means the link that has this name when it is looked up. A Link means the same link: if its name now
-belongs to another one, it is not found. A namespace that is created again has the same ifindexes, and a link that is
-moved may bring one along: so name and ifindex do not suffice (`session/read/samelink.py`).
+A name or an End means the link that has this name when it is looked up. A Link means that very link: if its name now
+belongs to another link, it is not found. Name and ifindex do not suffice for that, because a namespace that is created
+again has the same ifindexes, and a link that is moved may keep its own (`session/read/samelink.py`).
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ NO_ITEM = 'give (name, namespace) as in ("veth1", "ns1"), a Link or an End; "" i
 def locate(link: LinkRef, netns: NetnsRef = "", field: str = "name") -> Located:
     """Return the name, the namespace and, for a Link, the ifindex and the Link.
 
-    If `netns` is given, the link is there now: it must have the ifindex of the Link, but may have been moved since.
-    Raises InvalidValue.
+    If `netns` is given, the link is looked up there: it must still have the ifindex of the Link, but may have been
+    moved. Raises InvalidValue.
     """
     if netns.__class__ is not str:
         _check_ref(netns)
@@ -69,21 +69,21 @@ def _check_is_whole(end: End) -> None:
 
 
 def as_list(values: Iterable[T], field: str, hint: str) -> list[T]:
-    """Return values as a list. Raises InvalidValue for a value that is none, and cannot be iterated over."""
+    """Return values as a list. Raises InvalidValue if they cannot be iterated over."""
     if not isinstance(values, Iterable):
         raise InvalidValue(field, values, hint)
     return list(values)
 
 
 def as_list_of(cls: type[T], values: Iterable[object], field: str, hint: str) -> list[T]:
-    """Return values as a list. Raises InvalidValue for a value that is not of this class, or no iterable."""
+    """Return values as a list. Raises InvalidValue if they cannot be iterated over, or one is not of this class."""
     return [check_type(value, cls, field, hint) for value in as_list(values, field, hint)]
 
 
 def as_items(items: Iterable[object]) -> list[Located]:
-    """Return each item as :func:`locate` does; an item may have the ifindex itself.
+    """Return each item as :func:`locate` does; instead of the name, an item may contain the ifindex.
 
-    Raises InvalidValue; a name alone would be split into its letters: "ab" into the link a of the namespace b.
+    Raises InvalidValue, also for a name alone, which would be split into its letters: "ab" into link a in namespace b.
     """
     found: list[Located] = []
     for item in [items] if isinstance(items, str) else items:
@@ -135,7 +135,7 @@ def as_indexed(link: object) -> tuple[NetnsRef, int, Link | None]:
 
 
 def check_several(refs: Iterable[str], field: str = "refs") -> None:
-    """Raise InvalidValue for a single reference in the place of several: it would be split into letters."""
+    """Raise InvalidValue if a single reference is given instead of several: it would be split into letters."""
     if isinstance(refs, str):
         raise InvalidValue(field, refs, f"give a list of references: [{refs!r}]")
 

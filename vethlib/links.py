@@ -75,12 +75,12 @@ NetnsRef: TypeAlias = str | HasFileno | None
 class End(Value):
     """One end of a pair to create.
 
-    A `name` that ends with "*", such as "veth*", is that of the first free one with this beginning: "veth0", "veth1" …
+    A `name` that ends with "*", such as "veth*", stands for the first free name with this prefix: "veth0", "veth1" …
 
     `netns` is a namespace reference ("" = the session's home namespace). If `mac`, `mtu` (bytes) or `num_queues` (per
-    direction) is None, the kernel chooses. With ipv6=False, the link has no IPv6 at all: no link-local address and
-    no route (net.ipv6.conf.NAME.disable_ipv6 is set before it comes up). True enables it; with None, it is as the
-    namespace has it for new links.
+    direction) is None, the kernel chooses. With ipv6=False, the link has no IPv6 at all: no link-local address and no
+    route (net.ipv6.conf.NAME.disable_ipv6 is set before it comes up). True enables it; None leaves the namespace's
+    default for new links.
 
     `txqlen` is the length of the transmit queue (packets), `gso_max_size` the largest packet that is left to the link
     to segment (bytes), and `altnames` are alternative names (Linux 5.5). `sysctls` are settings of the link, below
@@ -90,8 +90,8 @@ class End(Value):
 
     `master` is an existing bridge or VRF in the same namespace to which the link is attached.
 
-    offload=False means that nothing is left to a network card that does not exist: checksums are computed and long
-    segments are cut before a packet is sent, as switches in user space need it. With True, they are left to it, as on
+    With offload=False, nothing is left to the network card, which a veth does not have: checksums are computed and long
+    segments are split before a packet is sent, as switches in user space require. With True, both are left to it, as on
     a new veth.
 
     `routes` are routes over the link, and `neighbours` permanent neighbours, of a link that is up; their protocol marks
@@ -165,7 +165,7 @@ class End(Value):
 
     @property
     def further(self) -> Mapping[str, Any]:
-        """The given ones of the fields that few ends have (``FURTHER``), in their order."""
+        """Those of the rarely used fields (``FURTHER``) that were given, in their order."""
         values = _further(self)
         if values == _NOTHING_FURTHER:
             return _EMPTY
@@ -173,7 +173,7 @@ class End(Value):
 
     @property
     def has_direct(self) -> bool:
-        """Whether it has fields that no message sets."""
+        """Whether it has fields that cannot be set by a message."""
         return self.sysctls != () or self.offload is not None
 
     @property
@@ -199,7 +199,7 @@ FURTHER: Mapping[str, Any] = MappingProxyType(
         "offload": None,
     }
 )
-"""The fields that few ends have, each with its value where it is not given; then, that of the link is left alone."""
+"""The rarely used fields, each with the value that means "not given": the link then keeps its own."""
 
 _NOTHING_FURTHER = tuple(FURTHER.values())
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
@@ -207,7 +207,7 @@ _further = attrgetter(*FURTHER)
 
 
 def _check_further(name: str, value: Any) -> Any:
-    from .endfields.table import FIELDS  # for fields that few ends have
+    from .endfields.table import FIELDS  # for rarely used fields
 
     return FIELDS[name].check(value, name)
 
@@ -255,20 +255,20 @@ class Link(Value):
     """The state of a link at one moment, as reported by the kernel.
 
     `netns` is the reference that was used to look it up. `operstate` is the RFC 2863 state ("up", "lowerlayerdown", …).
-    It follows the links with a delay: right after ``create`` without `wait`, it may still be "unknown" or "down", which
-    is usual before Linux 6.12.
-    For a veth, `peer_index` is the ifindex of its peer, and `peer_netnsid` the nsid of the peer's namespace in this
-    namespace (None: both are in the same namespace). `group` is 2³¹ or more if ``create_many(together=True)`` has
-    made the pair; an :class:`End` cannot be given such a group. `num_queues` is the number of transmit queues.
+    The kernel updates it with a delay: right after ``create`` without `wait`, it may still be "unknown" or "down", as
+    is usual before Linux 6.12. For a veth, `peer_index` is the ifindex of its peer, and `peer_netnsid` the nsid of the
+    peer's namespace in this namespace (None: both are in the same namespace). `group` is 2³¹ or more if
+    ``create_many(together=True)`` has made the pair; an :class:`End` cannot be given such a group. `num_queues` is the
+    number of transmit queues.
 
-    `ifaddrs` are the same addresses in the same order, each with its peer, state, lifetimes and owner. They are empty
-    if the kernel was not asked for them (:meth:`Session.create` without `wait`, caches).
+    `ifaddrs` are the `addresses` in the same order, each with its peer, state, lifetimes and owner. They are empty if
+    the kernel was not asked for them (:meth:`Session.create` without `wait`, caches).
 
     `ipv6` is False if the link has no IPv6: net.ipv6.conf.NAME.disable_ipv6 is set, or the MTU is below 1280. The
     kernel sends no event when that setting changes, so a cache may be out of date.
 
-    `cookie` is the SO_NETNS_COOKIE of its namespace (Linux 5.14), by which a Link is not mistaken for one of another
-    namespace later; 0 before Linux 5.14.
+    `cookie` is the SO_NETNS_COOKIE of its namespace, so that a Link is never mistaken for a link of another namespace;
+    0 before Linux 5.14.
     """
 
     index: int
@@ -314,9 +314,9 @@ class Pair(Value):
 
 
 class SourcedRoutes(NamedTuple):
-    """A `number` of routes whose source is an address of another link than the one `over` which they lead (an ifindex).
+    """The `number` of routes over one link (`over` is its ifindex) whose source is an address of another link.
 
-    `own` is True if vethlib has added them; `over` is 0 if they lead over none.
+    `source` is that address. `own` is True if vethlib has added the routes; `over` is 0 if they lead over no link.
     """
 
     source: IPAddress
@@ -331,10 +331,10 @@ class Dependents(Value):
     `routes` is the number of routes that neither the kernel nor vethlib created, `neighbours` the number of permanent
     neighbours that vethlib did not create. `stacked` are the names of the links on top of it (VLANs, macvlans). `fixed`
     describes other dependents: a master, queueing disciplines, programs, alternative names, and flags and sizes that
-    differ from those of a new link and that vethlib does not set. `ipv6_off` is True if
-    net.ipv6.conf.NAME.disable_ipv6 is set. `sourced` are the routes over other links that have an address of this link
-    as their source, no matter who has added them, and `ipv4_neighbours` those of the neighbours that are of IPv4.
-    `ipv6_token` is the token of the link (ip token), or "".
+    differ from those of a new link and that vethlib does not set. `ipv6_off` is True if net.ipv6.conf.NAME.disable_ipv6
+    is set. `sourced` are the routes over other links that have an address of this link as their source, no matter who
+    has added them, and `ipv4_neighbours` is the number of the IPv4 neighbours among `neighbours`. `ipv6_token` is the
+    token of the link (ip token), or "".
     """
 
     routes: int = 0

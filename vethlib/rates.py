@@ -28,7 +28,7 @@ class Sample:
     """The counters of one link at a point in time.
 
     `place` is (st_dev, st_ino) of its namespace, `index` its ifindex there, `at` seconds of ``time.monotonic()``.
-    `cookie` is the SO_NETNS_COOKIE of its namespace, which no other one has; 0 before Linux 5.14.
+    `cookie` is the SO_NETNS_COOKIE of its namespace, which no other namespace has; 0 before Linux 5.14.
     """
 
     place: tuple[int, int]
@@ -39,7 +39,7 @@ class Sample:
 
     @property
     def link(self) -> tuple[tuple[int, int], int]:
-        """Namespace and ifindex of the link, which only it has while it exists, and another link may have later."""
+        """Namespace and ifindex of the link: unique while it exists, but a later link may have the same."""
         return self.place, self.index
 
     @property
@@ -82,7 +82,7 @@ def rates(before: Sample, after: Sample) -> Rates | None:
 
 
 def total(of: Iterable[Rates | None]) -> Rates | None:
-    """Return the sum of these rates, without None; None if there are none. Both ends of a pair count its traffic."""
+    """Return the sum of these rates, without None; None if no rates are left. Both ends of a pair count its traffic."""
     known = [astuple(one) for one in of if one is not None]
     if not known:
         return None
@@ -97,7 +97,7 @@ class Meter:
         self._last: dict[object, Sample] = {}
 
     def read(self, samples: Iterable[Sample]) -> list[Rates | None]:
-        """Return the rates since the last call, in order; None for a link without a sample then. Forget other links."""
+        """Return the rates since the last call, in order; None for links without a sample then. Forgets other links."""
         now = list(samples)
         last, self._last = self._last, {one.identity: one for one in now}
         return [None if (before := last.get(one.identity)) is None else rates(before, one) for one in now]

@@ -77,7 +77,7 @@ def cut(text: str, most: int) -> str:
 
 
 def bounded(text: str, most: int) -> str:
-    """Return `text` printable and cut: it may be foreign, such as that of an engine or a file name."""
+    """Return foreign text, such as a file name or the message of an engine, made printable and cut to `most`."""
     return printable(cut(text, most)) if text else ""
 
 
@@ -100,7 +100,7 @@ def listed(words: Sequence[str]) -> str:
 
 
 def value_text(field: str, value: object) -> str:
-    """Return the value of a link's field: ``up`` or ``down``, ``on`` or ``off``; in quotes if it has blanks or none."""
+    """Return the value of a link's field: ``up`` or ``down``, ``on`` or ``off``; quoted if empty or with a space."""
     if field == "up":
         return "up" if value else "down"
     if isinstance(value, bool):
