@@ -83,11 +83,11 @@ _COMMAND_LINE = """\
 page, which is generated from vethlib/cli/arguments.
 
 - Every command takes `--json`, which turns results and errors into JSON, and `--color`, as `ip` does.
-- After `--`, no word is a flag: `vethctl show -- -x` shows a link that is called `-x`.
-- Some flags have a variable for their default, [listed below](#variables). A flag on the command line wins.
+- After `--`, no word is a flag: `vethctl show -- -x` shows a link called `-x`.
+- Some flags take their default from a variable, [listed below](#variables). A flag on the command line wins.
 - NETNS is a name (`ns1`, `netns:ns1`), `pid:42`, `path:/proc/42/ns/net` or `fd:7`; the default is this namespace.
-- LINK@NETNS is a link in a namespace. A link of this namespace that has an `@` in its own name is found by its whole
-  name, unless there is a namespace of the name after the `@`; then put another `@` at the end.
+- LINK@NETNS is a link in a namespace. A link in this namespace whose own name contains an `@` is found by its whole
+  name, unless a namespace has the name that follows the `@`; in that case, append another `@`.
 - PATH is a JSON file with one interface or a list, a directory of `*.json` files, or `-` for stdin.
 
 | exit code | |
@@ -99,23 +99,23 @@ page, which is generated from vethlib/cli/arguments.
 | 4 | tried and undone (`apply --try`) |
 
 If nobody reads the output any more (`vethctl diff PATH | head -1`), the rest is discarded, and the exit code stays the
-same. Only commands that print until they are stopped, such as `watch`, end then, with 0.
+same. Only commands that print until they are stopped, such as `watch`, end at that point, with exit code 0.
 
 """
 
 
 _ABOUT_VARIABLES = """\
-A flag has a variable if it describes the surroundings, such as where the store is, if it configures the agent, all of
-whose flags have one, or if it sets how `apply`, `diff` and `validate` work, how long a command waits, or how results
-are shown. Flags that choose an object, or give it a value, have none: a variable that is set for something else, as by
-a [hook](../how-to/notify.md), must not rename a link.
+All flags of `agent` have an environment variable. So do flags that describe the environment, such as where the store
+is, and flags that set how `apply`, `diff` and `validate` work, how long a command waits, or how results are shown.
+Flags that choose an object, or give it a value, have none: a variable that is set for another purpose, as by a
+[hook](../how-to/notify.md), must not rename a link.
 
-A flag without a value is set by `1`, `true`, `yes` or `on`, and then no flag unsets it: unset the variable. But a flag
-for another form (`graph --svg`, `dump --table`, `agent --log text`) wins over `VETHLIB_JSON`, and `completion` ignores
-it. An empty variable counts as not set. `VETHLIB_HOOK` has one hook per line, and `VETHLIB_LIMIT` a list separated by
-commas. `MICROSERVICE_LABEL` is used for `--label` if `VETHLIB_LABEL` is not set, except by `top`. `VETHLIB_DEBUG` is
-not the default of a flag: `nl` prints every netlink message, `traceback` the traceback of an unexpected error.
-`vethctl doctor` reports variables that have no effect."""
+A flag without a value is set by `1`, `true`, `yes` or `on`. No flag can then unset it: unset the variable instead. But
+a flag for another form (`graph --svg`, `dump --table`, `agent --log text`) wins over `VETHLIB_JSON`, and `completion`
+ignores it. An empty variable counts as not set. `VETHLIB_HOOK` has one hook per line, and `VETHLIB_LIMIT` a list
+separated by commas. `MICROSERVICE_LABEL` is used for `--label` if `VETHLIB_LABEL` is not set, except by `top`.
+`VETHLIB_DEBUG` is not the default of a flag: `nl` prints every netlink message, `traceback` the traceback of an
+unexpected error. `vethctl doctor` reports variables that have no effect."""
 
 
 def command_line() -> str:
@@ -212,7 +212,7 @@ pending; 4 tried and undone (apply \\-\\-try).
 exits with 0 if there is no difference, and with 1 otherwise.
 A reader that leaves early does not change the status.
 .SH ENVIRONMENT
-Some flags have a variable for their default: VETHLIB_LABEL for \\-\\-label, VETHLIB_ONCE=1 for \\-\\-once. These are
+Some flags take their default from a variable: VETHLIB_LABEL for \\-\\-label, VETHLIB_ONCE=1 for \\-\\-once. These are
 {variables}.
 A flag on the command line wins. VETHLIB_HOOK has one hook per line, VETHLIB_LIMIT a list separated by commas.
 MICROSERVICE_LABEL is the default of \\-\\-label. NO_COLOR turns colours off.

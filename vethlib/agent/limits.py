@@ -45,7 +45,7 @@ class Limits:
     routes: int = _limit(4096, "count", "routes of one interface", least=0)
     neighbours: int = _limit(4096, "count", "neighbours of one interface", least=0)
     altnames: int = _limit(256, "count", "alternative names of one interface", least=0)
-    sysctls: int = _limit(256, "count", "sysctls of one interface, each of which takes a file to be read", least=0)
+    sysctls: int = _limit(256, "count", "sysctls of one interface, each of which is read from its own file", least=0)
     queues: int = _limit(256, "count", "queues of one interface; each takes 7 KiB of kernel memory per pair")
     netns_made: int = _limit(4096, "count", "named network namespaces that an agent creates", least=0)
     reason_chars: int = _limit(2000, "characters", "a reason or a warning in a status", least=80)
@@ -54,7 +54,9 @@ class Limits:
     file_system_seconds: float = _limit(
         1.0, "seconds", "time for the file system of a namespace reference or of a store to answer", least=0.01
     )
-    metrics_clients: int = _limit(64, "count", "connections to --metrics; beyond that, the one idle longest is closed")
+    metrics_clients: int = _limit(
+        64, "count", "connections to --metrics; beyond that, the connection that has been idle longest is closed"
+    )
     metrics_seconds: float = _limit(
         5.0, "seconds", "time to receive a request to --metrics, and again to send the response", least=0.1
     )

@@ -64,15 +64,15 @@ class ReasonCode(StrEnum):
     LINK_ALTNAME = "link-altname", "link", "the name is an alternative name of another link"
     LINK_IN_USE = "link-in-use", "interface", "the link that has the name still belongs to another interface"
     # what did not work, or did not last
-    DRIFT_PERSISTS = "drift-persists", "field", "the same difference was found again after each attempt in a row"
-    SURPLUS_LEFT = "surplus-left", "field", "unconfigured values are left: only some are removed at a time"
+    DRIFT_PERSISTS = "drift-persists", "field", "the same difference was found again after each attempt"
+    SURPLUS_LEFT = "surplus-left", "field", "unconfigured values remain: only some are removed at a time"
     CHANGED_REPEATEDLY = "changed-repeatedly", "field", "another program keeps changing the link; repairs are delayed"
     DUPLICATE_ADDRESS = "duplicate-address", "address", "another host on the link has the address"
     DUPLICATE_OF_PEER = "duplicate-of-peer", "address", "the other end of the pair has the address"
     DUPLICATE_MAC = "duplicate-mac", "address", "another host has the MAC address, and the kernel switched IPv6 off"
-    NOT_DELETABLE = "not-deletable", "interface", "its pair cannot be deleted: the namespace cannot be looked into"
+    NOT_DELETABLE = "not-deletable", "interface", "its pair cannot be deleted: its namespace cannot be inspected"
     # what the kernel, the host or a limit refused
-    LINK_EXISTS = "link-exists", "namespace", "a link with the name was created between the look and the operation"
+    LINK_EXISTS = "link-exists", "namespace", "a link with the name was created just before the operation"
     LINK_NOT_FOUND = "link-not-found", "namespace", "the link was deleted or replaced in the meantime"
     NETNS_EXISTS = "netns-exists", "namespace", "the namespace was created in the meantime"
     NOT_PERMITTED = "not-permitted", "namespace", "a capability or a permission is missing"
@@ -85,11 +85,11 @@ class ReasonCode(StrEnum):
     UNFORESEEN = "unforeseen", "", "an error in vethlib, confined to these interfaces"
     # warnings
     UNCHECKED = "unchecked", "", "the link exists, but the source of its namespace does not answer"
-    EVENTS_IGNORED = "events-ignored", "", "its namespace sends too many events, and is only checked now and then"
+    EVENTS_IGNORED = "events-ignored", "", "its namespace sends too many events, and is checked only now and then"
     EVENTS_MISSED = (
         "events-missed",
         "",
-        "its namespace cannot be watched, or is too many names away, so changes are not noticed",
+        "its namespace cannot be watched, or its path leads through too many names, so changes are not noticed",
     )
     ADDRESS_OWNER_UNKNOWN = (
         "address-owner-unknown",

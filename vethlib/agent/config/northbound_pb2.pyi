@@ -115,25 +115,24 @@ class Interface(_message.Message):
     host_if_name: _builtins.str
     """Name of the link, if it differs from `name`. Links in different namespaces can have the same name."""
     num_queues: _builtins.int
-    """Transmit and receive queues, each; 0: the kernel's default."""
+    """Number of transmit queues, and of receive queues; 0: the kernel's default."""
     link_only: _builtins.bool
     """Leave the addresses of the link alone."""
     ipv6: _builtins.bool
     """False: no IPv6 on the link, not even a link-local address. True: IPv6, also where new links have none. Absent: the
-    agent's --ipv6 decides, by default that nothing is changed.
+    agent's --ipv6 decides; by default, nothing is changed.
     """
     txqlen: _builtins.int
     """Packets; length of the transmit queue. Absent: left alone."""
     gso_max_size: _builtins.int
-    """Bytes; largest packet that is left to the link to segment. Absent: left alone."""
+    """Bytes; largest packet that the link accepts for segmentation. Absent: left alone."""
     master: _builtins.str
-    """Name, or alternative name, of a bridge or VRF in the namespace of the link, to which it is attached; the interface
-    waits until that exists.
-    Absent: left alone, and detached if it was configured before.
+    """Bridge or VRF that the link is attached to, by its name or alternative name in the namespace of the link; the
+    interface waits until it exists. Absent: left alone, but detached if a master was configured before.
     """
     offload: _builtins.bool
     """False: the link leaves neither checksums nor segmentation to a network card, so that programs that read its packets
-    find them complete. True: it does, as a new link. Absent: left alone.
+    find them complete. True: it does, as a new link does. Absent: left alone.
     """
     @_builtins.property
     def ip_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -158,10 +157,10 @@ class Interface(_message.Message):
 
     @_builtins.property
     def sysctls(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Settings of the link below net.ipv4.conf and net.ipv6.conf: {"rp_filter": "0", "ipv6.forwarding": "1"}. Without a
-        family, IPv4 is meant if it has a setting of that name. Others are left alone. Invalid are `disable_ipv6` (use
-        `ipv6`), `ipv6.mtu`, which the kernel sets to the MTU of the link when it gets its carrier, and `mc_forwarding`,
-        which is a state.
+        """Settings of the link below net.ipv4.conf and net.ipv6.conf: {"rp_filter": "0", "ipv6.forwarding": "1"}. A name
+        without a family means IPv4 if IPv4 has a setting of that name. Other settings are left alone. `disable_ipv6` is
+        invalid (use `ipv6`), and so are `ipv6.mtu`, which the kernel sets to the MTU of the link when the link gets its
+        carrier, and `mc_forwarding`, which only reports a state.
         """
 
     @_builtins.property
@@ -239,9 +238,9 @@ class Route(_message.Message):
     via: _builtins.str
     """Address of the gateway; absent: the destination is on the link."""
     metric: _builtins.int
-    """The lowest is used; absent: the kernel's default, which is 0 for IPv4 and 1024 for IPv6."""
+    """The route with the lowest metric is used; absent: the kernel's default, which is 0 for IPv4 and 1024 for IPv6."""
     src: _builtins.str
-    """Source address of packets that do not have any yet. If it is an IPv6 address that the kernel checks for duplicates,
+    """Source address of packets that do not have one yet. If it is an IPv6 address that the kernel checks for duplicates,
     the route is added when that is done.
     """
     mtu: _builtins.int

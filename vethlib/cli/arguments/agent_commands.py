@@ -35,9 +35,8 @@ def _add_agent(parser: Parser) -> None:
         type=one_of("on", "auto", "off"),
         default="on",
         metavar="on|auto|off",
-        help="where interfaces have IPv6 if their configuration has neither `ipv6` nor IPv6 addresses, "
-        "routes or neighbours: everywhere, "
-        "except in this namespace, or nowhere (default: %(default)s)",
+        help="where interfaces have IPv6 if their configuration has neither `ipv6` nor IPv6 addresses, routes or "
+        "neighbours: everywhere, everywhere except in this namespace, or nowhere (default: %(default)s)",
     )
     text = "socket of the Docker Engine or of podman, for the containers of microservices (default: %(default)s)"
     default = "unix:///var/run/docker.sock"
@@ -139,7 +138,7 @@ COMMANDS = {
         "show one interface in detail: configuration, links, counters, last changes",
         _add_describe,
         "The configuration and the last changes, each with its time and cause, come from the agent of this host, and\n"
-        "the links from the kernel. If no agent runs, the statuses are those of the last one.\n"
+        "the links from the kernel. If no agent runs, the statuses are those of the last agent.\n"
         "exit codes: those of status for this interface; 1 also if there is no such interface\n"
         "example: vethctl describe veth1\n"
         f"{SEE_PUT}",

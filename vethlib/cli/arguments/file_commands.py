@@ -42,7 +42,7 @@ def _add_apply(parser: Parser) -> None:
         "--force",
         variable=True,
         action="store_true",
-        help="apply even if an agent with this label runs, which may undo the changes",
+        help="apply even if an agent with this label is running, which may undo the changes",
     )
     parser.option("--dry-run", variable=True, action="store_true", help="only show what would be done")
     text = "wait up to TIME for missing namespaces: 30s, 2m (default: do not wait)"

@@ -41,7 +41,7 @@ COMMANDS = {
         "doctor",
         "check this host for everything that vethctl needs, and suggest what to do",
         _add_nothing,
-        "It changes nothing; a pair that it creates for a trial is in a namespace of its own.\n"
+        "It changes nothing; the pair that it creates as a test is in a private namespace.\n"
         "exit codes: 0 vethctl works on this host, 2 something essential is missing",
     ),
     "demo": Command(
@@ -58,7 +58,7 @@ COMMANDS = {
         "print a shell script that completes commands, flags and existing names",
         _add_completion,
         """\
-Packages of vethlib install it. To use it in the current shell only:
+Distribution packages of vethlib install it. To use it in the current shell only:
   bash   source <(vethctl completion bash)
   zsh    source <(vethctl completion zsh)       after compinit
   fish   vethctl completion fish | source""",

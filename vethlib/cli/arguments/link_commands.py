@@ -40,7 +40,7 @@ def _add_create(parser: Parser) -> None:
     parser.option("--txqlen", type=number, metavar="N", help="length of the transmit queue of both ends, in packets")
     text = "largest packet that both ends accept for segmentation"
     parser.option("--gso-max-size", type=number, metavar="BYTES", help=text)
-    parser.option("--queues", type=number, metavar="N", help="queues of both ends (default: one per CPU)")
+    parser.option("--queues", type=number, metavar="N", help="number of queues of each end (default: one per CPU)")
     parser.option("--down", action="store_true", help="leave both ends down")
     parser.option("--wait", type=seconds, metavar="S", help="wait up to S seconds until both ends can be used")
 

@@ -39,7 +39,7 @@ def _add_stats(parser: Parser) -> None:
 def _add_top(parser: Parser) -> None:
     text = "seconds between updates (default: %(default)g)"
     parser.option("--interval", variable=True, type=interval, default=1.0, metavar="S", help=text)
-    text = "sort by received bytes, sent bytes, the sum of both, drops or name (default: %(default)s)"
+    text = "sort by received plus sent bytes, received bytes, sent bytes, drops or name (default: %(default)s)"
     parser.option("--sort", variable=True, type=one_of(*_ORDERS), default="both", metavar="|".join(_ORDERS), help=text)
     parser.option("--filter", default="", metavar="TEXT", help="show only links with TEXT in their name or namespace")
     parser.option("-n", "--count", type=count, metavar="N", help="print N tables instead of a screen")
