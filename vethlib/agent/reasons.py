@@ -58,7 +58,7 @@ class ReasonCode(StrEnum):
     NOT_READ = "not-read", "", "the agent has not reported anything about the interface yet"
     # a name that another link or interface has
     NAME_CLAIMED = "name-claimed", "interface", "another interface, which takes precedence, claims one of its names"
-    LINK_FOREIGN = "link-foreign", "link", "a link that somebody else created has the name"
+    LINK_FOREIGN = "link-foreign", "link", "a link that another program created has the name"
     LINK_OF_OTHER_LABEL = "link-of-other-label", "label", "a link of an agent with another label has the name"
     LINK_UNRECORDED = "link-unrecorded", "link", "a link with this agent's marks, but not in its record, has the name"
     LINK_ALTNAME = "link-altname", "link", "the name is an alternative name of another link"
