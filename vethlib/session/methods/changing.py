@@ -286,8 +286,8 @@ class ChangingSession(SessionBase):
         Only those of vethlib are removed: a neighbour that now has another MAC or protocol stays, as does a route with
         another protocol.
 
-        With `index`, this is done only if the link still has that ifindex; with `only_if`, only if that returns True for
-        (link, birth), as for :meth:`delete_many`. Raises LinkNotFound, NetnsNotFound, NetlinkError.
+        With `index`, this is done only if the link still has that ifindex; with `only_if`, only if that returns True
+        for (link, birth), as for :meth:`delete_many`. Raises LinkNotFound, NetnsNotFound, NetlinkError.
         """
         with loading:
             from vethlib.session.write.removal import remove_values  # for an agent
