@@ -21,12 +21,17 @@ NOBODY = 65534
 
 
 @contextmanager
-def silent_fuse(path: Path, user: int = 0, options: str = "allow_other") -> Iterator[int]:
-    """Mount one on `path`, which is made; gives its descriptor. Whoever waits for it is let go at the end."""
+def silent_fuse(path: Path, user: int = 0, options: str = "allow_other", *, is_file: bool = False) -> Iterator[int]:
+    """Mount one on `path`, which is made; gives its descriptor. Whoever waits for it is let go at the end.
+
+    One that `is_file` has no directory, and is mounted on a file that exists.
+    """
     server = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     try:
-        path.mkdir()
-        options = ",".join(filter(None, [f"fd={server},rootmode=40000,user_id={user},group_id={user}", options]))
+        if not is_file:
+            path.mkdir()
+        mode = "100644" if is_file else "40000"
+        options = ",".join(filter(None, [f"fd={server},rootmode={mode},user_id={user},group_id={user}", options]))
         mount(b"silent", os.fsencode(path), b"fuse", 0, options.encode())
         try:
             yield server
@@ -34,7 +39,8 @@ def silent_fuse(path: Path, user: int = 0, options: str = "allow_other") -> Iter
             umount2(os.fsencode(path), MNT_DETACH)
     finally:
         os.close(server)  # it has no other descriptor, so every request ends (fuse_dev_release, fs/fuse/dev.c)
-        path.rmdir()
+        if not is_file:
+            path.rmdir()
 
 
 @contextmanager

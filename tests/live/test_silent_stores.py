@@ -15,7 +15,7 @@ from tests.live.silent import silent_fuse
 from tests.stores import changed, news, nothing, snapshot, write
 from tests.witness import ip, names, poll
 from vethlib.agent.stores.files.directory import DirectoryStore
-from vethlib.agent.stores.protocol import Outage, Snapshot
+from vethlib.agent.stores.protocol import Change, Outage, Snapshot
 from vethlib.agent.stores.storecode import StoreCode
 from vethlib.ns.files import answers
 from vethlib.ns.syscalls import MNT_DETACH, mount, umount2
@@ -136,3 +136,51 @@ def status_of(path: Path, name: str) -> str:
         return (path / "status" / f"{name}.json").read_text()
     except FileNotFoundError:
         return ""
+
+
+def test_a_file_on_which_a_silent_file_system_is_mounted_is_a_problem_of_that_file_alone(path: Path) -> None:
+    write(path / "a.json", value("a", "b"))
+    file = write(path / "x.json", value("x", "y"))
+    with silent_fuse(file, is_file=True):
+        store = DirectoryStore(path)
+        (found,) = read_in_time(store)
+        assert isinstance(found, Snapshot)
+        assert found.values["a"].interface is not None
+        assert SILENT in str(found.values["x"].problems[0])
+        write(path / "a.json", value("a", "b", mtu=1400))
+        assert list(changed(store)) == ["a"]
+        store.reread()
+        read_in_time(store)
+    assert poll(lambda: any(event.values["x"].interface for event in store.read() if isinstance(event, Snapshot)))
+    store.close()
+
+
+def test_a_new_file_on_which_a_silent_file_system_is_mounted_keeps_nobody_waiting(path: Path) -> None:
+    store = DirectoryStore(path)
+    snapshot(store)
+    file = write(path / "x.json", value("x", "y"))
+    file.touch()
+    os.link(file, path / "other.json")
+    with silent_fuse(file, is_file=True):
+        write(path / "a.json", value("a", "b"))
+        began = time.monotonic()
+        assert poll(lambda: any(isinstance(event, Change) and event.name == "a" for event in store.read()))
+        assert time.monotonic() - began < LONGEST
+    store.close()
+
+
+def test_an_agent_starts_and_stops_while_a_silent_file_system_is_mounted_on_a_file(path: Path) -> None:
+    write(path / "pair.json", value("a", "b"), value("b", "a"))
+    with silent_fuse(write(path / "x.json", value("x", "y")), is_file=True):
+        pid = started(path)
+        try:
+            assert poll(lambda: "a" in names())
+            os.kill(pid, signal.SIGTERM)
+            began = time.monotonic()
+            _, status = os.waitpid(pid, 0)
+            pid = 0
+            assert (os.waitstatus_to_exitcode(status), time.monotonic() - began < LONGEST) == (0, True)
+        finally:
+            if pid:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)

@@ -356,3 +356,21 @@ def test_other_mounts_are_no_news(point: Path, tmp_path: Path) -> None:
     assert store.read() == []
     assert not is_readable(store, 0)
     store.close()
+
+
+def test_a_change_of_a_file_that_is_mounted_on_one_of_a_store_is_news(point: Path, tmp_path: Path) -> None:
+    mount(point)  # a file of another file system is mounted, as of a volume in a container
+    volume = write(point / "volume", value("a", "b"))
+    path = tmp_path / "conf"
+    path.mkdir()
+    (path / "a.json").touch()
+    run("mount", "--bind", volume, path / "a.json")
+    try:
+        with closing(DirectoryStore(path)) as store:
+            assert list(snapshot(store)) == ["a"]
+            volume.write_text(volume.read_text().replace('"a"', '"c"'))
+            assert is_readable(store)
+            assert changed(store).keys() == {"a", "c"}
+            nothing(store)
+    finally:
+        run("umount", path / "a.json")

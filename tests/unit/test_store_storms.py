@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.live.applying import value
-from tests.stores import changed, interface_text, news, snapshot, write
+from tests.stores import changed, interface_text, is_readable, news, nothing, snapshot, write
 from vethlib.agent.stores.files import directory as module
+from vethlib.agent.stores.files import unreadable
 from vethlib.agent.stores.files.directory import DirectoryStore
 from vethlib.agent.stores.protocol import Change, Snapshot
 
@@ -100,3 +103,86 @@ def test_files_of_several_names_are_looked_for_together(
         os.link(path / f"{number}.json", path / f"{number}-again.json")
     store.read()
     assert len(looks) == 1
+
+
+def is_news_after(store: DirectoryStore, path: Path, reads: int, mtu: int = 1400) -> None:
+    """Check that a change of an honest file is news after so many reads."""
+    write(path / "7.json", value("v7", "another", mtu=mtu))
+    found = [one.name for _ in range(reads) for one in store.read() if isinstance(one, Change)]
+    assert "v7" in found
+
+
+def test_unreadable_files_are_read_again_for_a_tenth_of_the_time_and_after_all_others(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unreadable, "_RETRY", 0.0)
+    for number in range(60):
+        (path / f"x{number}.json").symlink_to("nowhere")
+    with closing(DirectoryStore(path)) as store:
+        store.read()
+        monkeypatch.setattr(module, "_SLICE", 0.0)
+        is_news_after(store, path, 1)
+        began, busy = time.monotonic(), 0.0
+        for _ in range(60):
+            due = store.due()
+            assert due is not None
+            time.sleep(due)
+            begun = store._spent()
+            store.read()
+            busy += store._spent() - begun
+        assert busy < (time.monotonic() - began) / 3
+        (path / "nowhere").write_text(interface_text("x", "peer"))
+        assert news(store), "each is read in the end"
+
+
+def test_unreadable_files_are_read_again_although_others_are_rewritten_all_the_time(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unreadable, "_RETRY", 0.0)
+    monkeypatch.setattr(unreadable, "_REST", 0.0)
+    os.mkfifo(path / "x.json")
+    with closing(DirectoryStore(path)) as store:
+        store.read()
+        monkeypatch.setattr(module, "_SLICE", 0.0)
+        reads = count(monkeypatch, module, "content")
+        for _ in range(3):
+            write(path / "0.json", value("v0", "another"))
+            store.read()
+    assert [name for name, *_ in reads] == 3 * ["0.json", "x.json"]
+
+
+def test_thousands_of_links_to_one_file_that_is_rewritten_all_the_time_keep_no_other_file_waiting(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = path / "target"
+    target.write_text("[]")
+    for number in range(200):
+        (path / f"x{number}.json").symlink_to(target)
+    with closing(DirectoryStore(path)) as store:
+        snapshot(store)
+        monkeypatch.setattr(module, "_SLICE", 0.0)
+        target.write_text("[ ]")
+        store.read()
+        is_news_after(store, path, 2)
+        for number in range(100):
+            (path / f"x{number}.json").unlink()
+            (path / f"x{number}.json").symlink_to(target)
+        is_news_after(store, path, 2, 1500)
+
+
+def test_a_link_to_a_device_that_others_write_to_causes_no_work(path: Path) -> None:
+    elsewhere = path / "elsewhere"
+    elsewhere.mkdir()
+    pipe = elsewhere / "pipe"
+    os.mkfifo(pipe)
+    (path / "x.json").symlink_to(pipe)
+    with closing(DirectoryStore(path)) as store:
+        store.read()
+        os.close(os.open(pipe, os.O_RDWR))
+        assert not is_readable(store)
+        # What takes its place is noticed.
+        write(elsewhere / "new", value("x", "peer")).rename(pipe)
+        assert is_readable(store)
+        parsed = snapshot(store)["x"].interface
+        assert parsed is not None
+        nothing(store)

@@ -11,7 +11,8 @@
    (mounts_poll(), fs/proc_namespace.c), but only until somebody polls it: a descriptor that was found readable must be
    read, not waited for again.
 4. If a file is a symbolic link, its target is watched, and the path to it in the same way. A file with several names is
-   watched itself, because a directory only reports changes made through the name in it.
+   watched itself, because a directory only reports changes made through the name in it. Of a device or a pipe, such as
+   /dev/null, which all programs write to, only its end is watched, and its attributes.
 5. If the directory is missing, the nearest existing one is watched for new entries.
 
 All this only triggers a look. The present state is found by looking.
@@ -44,6 +45,7 @@ _OF_PARENT = _SELF | _GONE | _ONLYDIR
 _OF_LINK = _SELF | _ATTRIB | _DONT_FOLLOW  # a link that a rename replaces loses its last name: IN_ATTRIB
 _OF_NEAREST = _SELF | _GONE | _CREATE | _ATTRIB | int(flags.MOVED_TO) | _ONLYDIR
 _OF_TARGET = _SELF | int(flags.CLOSE_WRITE | flags.ATTRIB)
+_OF_DEVICE = _SELF | _ATTRIB
 
 _MAX_LINKS = 40  # MAXSYMLINKS, include/linux/namei.h
 
@@ -162,7 +164,7 @@ class Watch:
         way = _walk(self._at, name)
         watches = {self._try(path, _OF_LINK if is_link else _OF_STEP) for path, is_link in way.steps}
         if way.whole:
-            watches.add(self._try(way.at, _OF_TARGET))
+            watches.add(self._try(way.at, _OF_TARGET if os.path.isfile(way.at) else _OF_DEVICE))
         return watches
 
     def follow(self, name: str, watches: Set[int]) -> None:

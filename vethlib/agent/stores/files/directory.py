@@ -5,15 +5,18 @@
 2. A file that has vanished counts as deleted only after :data:`GRACE`. Editors and git write by renaming the old file
    and creating a new one; without the grace, the pair would be deleted and created again each time. A new file is left
    to its writer for the same time; the event of closing it marks it as complete.
-3. An unreadable file is read again every second, and so is a path that leads to no directory: there are no events for
-   permissions along the path, or for a disk that fails or recovers.
+3. An unreadable file is read again every second (:mod:`.unreadable`), and so is a path that leads to no directory:
+   there are no events for permissions along the path, or for a disk that fails or recovers.
 4. Files are read for :data:`_SLICE` per call, in the order in which they changed; the rest are due immediately. Those
    that take long are read for up to a tenth of the time (:mod:`.longreads`), so that a user who can write files cannot
-   keep the agent busy reading them. The former values of such a file stay in force meanwhile.
+   keep the agent busy reading them. The former values of such a file stay in force meanwhile. Symbolic links take a
+   millisecond each, and one event may concern thousands of them, so they take turns with all others. Unreadable files
+   come last.
 5. After lost events the whole directory is read, but for at most a tenth of the time, so that a user who creates files
    faster than their events are read cannot have everything read all the time.
-6. A path or a symbolic link may lead to a file system that never answers and would block its caller for ever. So
-   another thread opens the directory and reads the targets of links; a missing answer is an error like any other.
+6. A path, a symbolic link or a mount on a file may lead to a file system that never answers and would block its caller
+   for ever. So another thread opens the directory, and reads the targets of links and files on which something is
+   mounted; a missing answer is an error like any other.
 7. On a file system that other machines may change, the files are compared with how they were every few seconds.
 8. An empty directory that replaces another is believed if something was renamed, removed or linked to put it there. If
    it appeared by a mount or an unmount, it is a mount point without its file system: an outage. At a start, this is an
@@ -26,7 +29,8 @@ import errno
 import logging
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import zip_longest
 
 from vethlib._primitives import time
 from vethlib._trusted import who_else_writes
@@ -47,7 +51,18 @@ from vethlib.ns.opening import asked
 from .contents import Contents
 from .devicenote import DeviceNote
 from .longreads import LongReads
-from .reading import Content, content, is_same, names_of, opened, unreadable
+from .reading import (
+    Content,
+    content,
+    is_link,
+    is_mount_point,
+    is_same,
+    names_of,
+    opened,
+    status_of,
+    unreadable,
+)
+from .unreadable import UnreadableFiles
 
 __all__ = ["GRACE", "DirectoryStore"]
 
@@ -55,7 +70,7 @@ _log = logging.getLogger("vethlib.agent")
 
 GRACE = 0.03  # seconds
 _RETRY = 1.0  # seconds
-_SLICE = 0.05  # seconds of processor time
+_SLICE = 0.05  # seconds of processor time, and of waiting for other threads that read links
 _REST = 10.0  # length of the rest after reading everything, as a multiple of the time that it took
 _NONE: Identity = (0, 0)  # the identity of no directory
 
@@ -93,12 +108,14 @@ class DirectoryStore:
         self._way = False  # whether the path may lead elsewhere since the last directory was read
         self._incomplete = False  # whether the last snapshot was
         self._real = ""  # the path without links
-        # Files that have vanished, are to be read, or cannot be read, each with the time to look at it again.
+        # Files that have vanished, or are to be read, each with the time to look at it again.
         self._gone: dict[str, float] = {}
         self._new: dict[str, float] = {}
-        self._bad: dict[str, float] = {}
+        self._bad = UnreadableFiles()
+        self._links: set[str] = set()  # of the files that are to be read, those that may be, or have, further names
         self._formerly: dict[str, str] = {}  # the names from which files that are to be read were renamed
         self._long = LongReads()
+        self._waited = 0.0  # seconds, for other threads that read links
         self._retry = 0.0
         self._remote = RemoteFiles()
         self._kinds: dict[int, str] = {}  # of file systems, by device; for one reading, since devices are reused
@@ -152,11 +169,10 @@ class DirectoryStore:
         if self._directory is None:
             times = [self._retry]
         else:
-            times = [*self._gone.values(), *self._new.values(), *self._bad.values()]
+            times = [*self._gone.values(), *self._new.values()]
             if self._missed:
                 times.append(self._rests_until)
-            if (compare := self._remote.due) is not None:
-                times.append(compare)
+            times += [due for due in (self._bad.due(), self._remote.due) if due is not None]
         for left in (None if self._statuses is None else self._statuses.due(), self._note.due()):
             if left is not None:
                 times.append(time.monotonic() + left)
@@ -223,8 +239,10 @@ class DirectoryStore:
             for name in self._contents.files():
                 watch.unfollow(name)
             self._contents.restart()
-            for known in (self._gone, self._new, self._bad, self._formerly):
+            for known in (self._gone, self._new, self._formerly):
                 known.clear()
+            self._links.clear()
+            self._bad.clear()
             self._long = LongReads()
         self._real = os.path.realpath(self._absolute)
         kind = self._kind(os.fstat(directory).st_dev)
@@ -261,6 +279,7 @@ class DirectoryStore:
         if due is not None and due <= now:
             for name in filter(is_configuration, self._remote.changed(directory, self._absolute)):
                 self._new.setdefault(name, now)
+                self._links.add(name)
 
     def _look_at_all(self, watch: Watch, directory: int, *, begins: bool) -> None:
         self._missed = False
@@ -281,6 +300,7 @@ class DirectoryStore:
                 continue
             if gone(mask):
                 self._new.pop(name, None)
+                self._links.discard(name)
                 self._vanish(name)
                 # If it was not read since it got this name, its content is still known by the former one.
                 former = self._formerly.pop(name, "") or names.get(name, "")
@@ -300,29 +320,55 @@ class DirectoryStore:
         now = time.monotonic()
         for name in (*names, *seen.linked):
             self._new[name] = min(now, self._new.get(name, now))
+            if name in seen.linked or is_link(name, directory):
+                self._links.add(name)
             if formerly := names.get(name):
                 self._formerly[name] = formerly
         self._look_at_due(watch, directory)
 
     def _look_at_due(self, watch: Watch, directory: int) -> None:
-        """Read the files that are due, for one slice; files that have vanished come after what was there before."""
-        now, until = time.monotonic(), time.thread_time() + _SLICE
+        """Read the files that are due, for one slice; files that have vanished come after what was there before.
+
+        Unreadable files come last, one of them in any case: others may be rewritten all the time.
+        """
+        now, until = time.monotonic(), self._spent() + _SLICE
         due: dict[str, float] = {}
-        for times in (self._new, self._bad, self._gone):
+        for times in (self._new, self._gone):
             for name, when in times.items():
                 if when <= now:
                     due.setdefault(name, when)
-        for name in sorted(due, key=lambda name: (due[name], self._long.rank(name))):
+        for name in self._in_turn(due):
             if not self._must_wait(name, directory):
                 self._look_at_file(watch, directory, name)
-            if time.thread_time() >= until:
+            if self._spent() >= until:
                 break
+        if (again := self._bad.due()) is not None and again <= now:
+            began = self._spent()
+            while (bad := self._bad.next(now)) is not None:
+                if not self._must_wait(bad, directory):
+                    self._look_at_file(watch, directory, bad)
+                if self._spent() >= until:
+                    break
+            self._bad.read_for(self._spent() - began)
+
+    def _in_turn(self, due: Mapping[str, float]) -> Iterator[str]:
+        """Yield the files that are due: in the order in which they changed, but one link after one other file."""
+        names = sorted(due, key=lambda name: (due[name], self._long.rank(name)))
+        taking_turns = {name for name in self._links if not self._long.has_waited(name)}
+        others = [name for name in names if name not in taking_turns]
+        links = [name for name in names if name in taking_turns]
+        for pair in zip_longest(others, links):
+            yield from filter(None, pair)
+
+    def _spent(self) -> float:
+        """Return the seconds that this thread has worked, or has waited for other threads that read links."""
+        return time.thread_time() + self._waited
 
     def _must_wait(self, name: str, directory: int) -> bool:
         """Have a file wait that may take long to read, if such files rest; return whether it has to."""
         if not self._long.must_wait(name, directory):
             return False
-        self._bad.pop(name, None)
+        self._bad.discard(name)
         self._gone.pop(name, None)  # it is there again
         self._new[name] = self._long.until
         if (formerly := self._formerly.get(name, "")) in self._gone:
@@ -335,9 +381,9 @@ class DirectoryStore:
         If not, it is left to its writer, or its inode is added to `linked`.
         """
         try:
-            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            status = status_of(name, directory)
         except OSError:
-            return True  # it has vanished already
+            return True  # it has vanished already, or something is mounted on it
         if stat.S_ISLNK(status.st_mode):
             return True
         if status.st_nlink > 1:
@@ -348,24 +394,25 @@ class DirectoryStore:
 
     def _look_at_file(self, watch: Watch, directory: int, name: str) -> None:
         self._new.pop(name, None)
+        self._links.discard(name)
         formerly = self._formerly.pop(name, "")
-        was_bad = self._bad.pop(name, None) is not None
+        was_bad = self._bad.discard(name)
         source, real = os.path.join(self._path, name), f"{self._real}/{name}"
         try:
             file, real = self._read(watch, directory, name, real)
         except OSError as error:
             if isinstance(error, FileNotFoundError):
                 # A dangling link may dangle only for a moment, like a missing file, but it does exist.
-                is_link = os.path.islink(real)
-                if not (is_link and was_bad) and self._vanish(name):
+                exists = is_link(name, directory)
+                if not (exists and was_bad) and self._vanish(name):
                     return
-                if not is_link:
+                if not exists:
                     self._drop(watch, name)
                     return
-            self._bad[name] = time.monotonic() + _RETRY
+            self._bad.add(name)
             parsed = unreadable(source, error)
         except Exception as error:  # whatever it is, it concerns this file only
-            self._bad[name] = time.monotonic() + _RETRY
+            self._bad.add(name)
             parsed = [unforeseen(error, source)]
         else:
             if file is None:  # a directory
@@ -379,12 +426,14 @@ class DirectoryStore:
 
     def _read(self, watch: Watch, directory: int, name: str, real: str) -> tuple[Content | None, str]:
         """Return a file's content, and its path without links. Follows files that can change under another name."""
+        if is_mount_point(name, directory):
+            return self._read_elsewhere(watch, directory, name, real)
         try:
             file = self._content(name, directory, follow=False)
         except OSError as error:
             if error.errno != errno.ELOOP:
                 raise
-            return self._read_behind_link(watch, directory, name, real)
+            return self._read_elsewhere(watch, directory, name, real)
         self._remote.note_link(name, is_remote=False)
         if file is None or file.names == 1:
             watch.unfollow(name)
@@ -392,8 +441,8 @@ class DirectoryStore:
         watch.follow(name, watch.watches_along(name))
         return self._content(name, directory, follow=False), real  # again, because it may have changed before the watch
 
-    def _read_behind_link(self, watch: Watch, directory: int, name: str, real: str) -> tuple[Content | None, str]:
-        """Read the target of a link, in another thread if its file system may never answer."""
+    def _read_elsewhere(self, watch: Watch, directory: int, name: str, real: str) -> tuple[Content | None, str]:
+        """Read the target of a link or what is mounted, in another thread if its file system may never answer."""
         own = duplicated(directory)  # the caller closes its descriptor, perhaps before the thread has ended
 
         def look() -> tuple[set[int], Content | OSError | None, str, bool]:
@@ -405,7 +454,11 @@ class DirectoryStore:
             except OSError as error:
                 return watches, error, real, False
 
-        watches, file, real, is_remote = asked(real, look)
+        began = time.monotonic(), time.thread_time()
+        try:
+            watches, file, real, is_remote = asked(real, look)
+        finally:
+            self._waited += max(0.0, time.monotonic() - began[0] - (time.thread_time() - began[1]))
         watch.follow(name, watches)
         self._remote.note_link(name, is_remote=is_remote)
         if isinstance(file, OSError):

@@ -19,6 +19,8 @@ from typing import Final
 
 from vethlib._primitives import time
 
+from .reading import status_of
+
 __all__ = ["LongReads"]
 
 _LONG: Final = 0.05  # seconds of processor time
@@ -56,7 +58,7 @@ class LongReads:
         self._smallest = min(self._smallest, size)
         self.until = max(self.until, now) + _REST * took
         try:
-            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            status = status_of(name, directory)
         except OSError:
             return
         if stat.S_ISLNK(status.st_mode):
@@ -69,7 +71,7 @@ class LongReads:
         if self.until <= time.monotonic():
             return False
         try:
-            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            status = status_of(name, directory)
         except OSError:
             return False
         size = status.st_size
@@ -91,6 +93,10 @@ class LongReads:
             return (-1, 0) if name in self._quick else (0, 0)
         since, size = self._waiting[name]
         return (size, since) if self._smallest_first else (since, size)
+
+    def has_waited(self, name: str) -> bool:
+        """Return whether a file had to wait since it was read, so that its turn depends on its rank."""
+        return name in self._waiting
 
     def forget(self, name: str) -> None:
         """Forget a file that was deleted."""

@@ -19,16 +19,20 @@ from vethlib.agent.stores.directories import why
 from vethlib.agent.stores.protocol import StoreError
 from vethlib.errors import InvalidValue
 from vethlib.ns.descriptor import Descriptor
+from vethlib.ns.files.glance import glance_at, glance_of
 from vethlib.ns.opening import asked, opened_directory
 
 __all__ = [
     "Content",
     "content",
+    "is_link",
+    "is_mount_point",
     "is_of_another_user",
     "is_same",
     "names_of",
     "opened",
     "real_path",
+    "status_of",
     "unreadable",
 ]
 
@@ -95,6 +99,37 @@ def real_path(name: str, directory: int, at: str) -> str:
         return os.path.realpath(os.path.join(at, os.readlink("", dir_fd=link)))
     finally:
         os.close(link)
+
+
+def is_mount_point(name: str, directory: int) -> bool:
+    """Return whether something is mounted on an entry of a directory, whose file system may never answer.
+
+    Asks only the file system of the directory.
+    """
+    try:
+        entry, here = glance_at(name, directory), glance_of(directory)
+    except OSError:
+        return False
+    # Without mounts, files may have other devices than their directory on an overlay of several file systems.
+    return entry.mount != here.mount if entry.mount and here.mount else entry.dev != here.dev
+
+
+def is_link(name: str, directory: int) -> bool:
+    """Return whether an entry of a directory is a symbolic link. Asks only the file system of the directory."""
+    try:
+        return stat.S_ISLNK(glance_at(name, directory).mode)
+    except OSError:
+        return False
+
+
+def status_of(name: str, directory: int) -> os.stat_result:
+    """Return the status of an entry of a directory, without following a link. Raises OSError, also for a mount point.
+
+    The file system that is mounted there may never answer.
+    """
+    if is_mount_point(name, directory):
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), name)
+    return os.stat(name, dir_fd=directory, follow_symlinks=False)
 
 
 def is_of_another_user(name: str, directory: int) -> bool:
