@@ -86,7 +86,7 @@ def test_an_agent_wires_containers_as_they_come_and_go(start: Start, engine: Eng
     assert agent.wait(30) == 0
     log = (tmp_path / "log").read_text()
     assert log.count(f"the Docker Engine at {engine.socket} answers") == 2
-    assert log.count("microservices are unknown, and their links are left as they are: ") == 1
+    assert log.count("microservices cannot be found, so their links are left as they are: ") == 1
 
 
 def test_an_agent_ends_at_once_whether_its_engine_is_there_or_not(start: Start, engine: Engine, tmp_path: Path) -> None:

@@ -202,7 +202,7 @@ def test_a_container_that_cannot_be_looked_at_hides_no_other_one(
     assert answer(resolver, "vnf3") == "microservice vnf3 is not running"
     (warning,) = [one for one in caplog.messages if "cannot be inspected" in one]
     assert warning.startswith("container 000000000002 cannot be inspected, so its last known state is kept: ")
-    assert not [one for one in caplog.messages if "microservices are unknown" in one]
+    assert not [one for one in caplog.messages if "microservices cannot be found" in one]
 
 
 @pytest.mark.parametrize("how", UNKNOWN)

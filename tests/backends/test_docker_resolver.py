@@ -292,7 +292,7 @@ def test_an_engine_that_is_absent_at_the_start_is_found_when_it_comes(
     finally:
         resolver.close()
     answers = f"the Docker Engine at {engine.socket} answers: it has 0 microservices"
-    lost = "microservices are unknown, and their links are left as they are: "
+    lost = "microservices cannot be found, so their links are left as they are: "
     assert caplog.messages[:2] == [lost + reason, answers]
     assert caplog.messages[2].startswith(lost + f"the Docker Engine at {engine.socket} ")
     assert caplog.messages[3:] == [answers]
@@ -481,7 +481,7 @@ def test_an_engine_that_takes_a_connection_and_says_nothing_does_not_answer(tmp_
         listening.bind(path)
         listening.listen(8)
         resolver = DockerResolver(path)
-        until(resolver, f"the Docker Engine at {path} cannot be asked: it does not answer")
+        until(resolver, f"the Docker Engine at {path} cannot be queried: it does not answer")
         resolver.close()
     assert poll(lambda: threads() == [])
 

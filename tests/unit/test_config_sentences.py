@@ -117,7 +117,7 @@ SENTENCES = {
         a_socket_of_nobody, NotConnected, "there is no Docker Engine yet: nothing listens at HERE/socket"
     ),
     "an engine that fails": Sentence(
-        an_engine_that_fails, ResolverDown, "the Docker Engine at HERE/socket cannot be asked: 500 Server Error"
+        an_engine_that_fails, ResolverDown, "the Docker Engine at HERE/socket cannot be queried: 500 Server Error"
     ),
 }
 

@@ -15,7 +15,7 @@
    /dev/null, which all programs write to, only its end is watched, and its attributes.
 5. If the directory is missing, the nearest existing one is watched for new entries.
 
-All this only triggers a look. The present state is found by looking.
+All this only triggers a check, which finds the present state.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class Watch:
             elif watch in self._linked:
                 seen.linked.update(self._linked[watch])
             if watch != self._directory and not mask & (_IGNORED | _UNMOUNT):
-                # An event of a removed watch was queued before the last look at the path.
+                # An event of a removed watch was queued before the last check of the path.
                 seen.way |= name in self._names if name else watch in self._way
             if mask & _IGNORED:
                 seen.ended |= watch == self._directory

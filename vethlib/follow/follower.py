@@ -44,7 +44,7 @@ class Follower(Closing):
         select.select([follower], [], [], follower.due())
         print(follower.changed())
 
-    Follow a reference before you look where it leads, so that no change is missed. A reference may be reported although
+    Follow a reference before you resolve it, so that no change is missed. A reference may be reported although
     nothing has changed. It does not keep namespaces alive, start threads or wait. It must not be used by several
     threads at once. `resolver` resolves microservices; a plain function works, too, but cannot report that its answers
     have changed. The caller closes it.
@@ -166,7 +166,7 @@ class Follower(Closing):
         return remark_of(self._remark, ref.removeprefix(MICROSERVICE))
 
     def unnoticed(self, ref: str) -> str:
-        """Return why it is not noticed if `ref` leads elsewhere, or ""."""
+        """Return why a change of where `ref` leads is not noticed, or ""."""
         if not self._paths.too_long(self._followed.get(ref, "")):
             return ""
         return f"its path has more than {MOST_NAMES} names, those of symbolic links included"

@@ -15,8 +15,8 @@
    not show which mount has changed. So the directories and the files that are no namespaces are looked at again, which
    is quick. A namespace is looked at again if its mount no longer exists or its path has a new mount
    (vethlib/ns/files/mounts.py); all are, if the ids of mounts are not known, or if symbolic links may lead to
-   them. Each of these looks takes up to a tenth of the time, unless its cost is negligible. Missing files need no look:
-   nothing can be mounted on them before their directory has an event.
+   them. Each of these checks takes up to a tenth of the time, unless its cost is negligible. Missing files need no
+   check: nothing can be mounted on them before their directory has an event.
 5. After lost events, everything is looked at again, also for up to a tenth of the time, so that a program that creates
    files faster than their events are read cannot keep the follower busy.
 6. A file is created before the mount on it. So mountinfo is polled before inotify, and a file is known by the time its
@@ -232,7 +232,7 @@ class Paths:
     # --- looking
 
     def _look(self, node: _Node) -> bool:
-        """Look at one entry of a directory; return whether it differs from the last look."""
+        """Check one entry of a directory; return whether it has changed since the last check."""
         above = node.parent
         if above is not None and above.of_process:
             # Whether it is the same process as before cannot be seen here.
@@ -470,7 +470,7 @@ class Paths:
         return reached
 
     def _remounted(self) -> set[_Node]:
-        """Return the namespaces whose mount has ended or is covered; request a look at all if that is unknown."""
+        """Return the namespaces whose mount has ended or is covered; request a check of all if that is unknown."""
         before, now = self._mount_ids, mount_ids()
         self._mount_ids = now
         if before is None or now is None or self._symbolic or _UNKNOWN in self._mounted:

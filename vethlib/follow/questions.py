@@ -1,6 +1,6 @@
-"""Ask a resolver what it can be asked beside its answers.
+"""Optional questions to a resolver, apart from the reference of a label.
 
-A resolver is foreign code: whatever it raises or returns concerns the label that it was asked for, and no other. Each
+A resolver is foreign code: an exception or a bad answer affects only the label that it was asked for. Each
 question here has an answer for that case. `ns.reference.resolved` asks for the answer itself.
 """
 

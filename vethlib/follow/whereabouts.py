@@ -162,7 +162,7 @@ def _identity(path: str) -> tuple[int, ...] | None:
 def _identity_of_file(path: str) -> tuple[int, ...]:
     status = os.stat(path)
     if status.st_dev == nsfs() and not is_nsfs(path):
-        # Nothing may keep the inode, so that each look creates another one, with another time (fs/nsfs.c).
+        # If nothing keeps the inode, each stat creates another one, with another time (fs/nsfs.c).
         return status.st_dev, status.st_ino
     # The next namespace that is mounted there may have the inode number of one that has ended, but not its time.
     return status.st_dev, status.st_ino, status.st_ctime_ns

@@ -66,7 +66,7 @@ class Port:
     def __post_init__(self) -> None:
         check_type(self.box, str, "box", "must be the name of a box")
         check_type(self.name, str, "name", "must be the name of a link")
-        _check_each(self.addresses, str, "addresses", "must be a tuple of texts, as in ('10.0.0.1/24',)")
+        _check_each(self.addresses, str, "addresses", "must be a tuple of texts, such as ('10.0.0.1/24',)")
 
     @property
     def marked_name(self) -> str:

@@ -34,7 +34,7 @@ class Directory:
     def __init__(self, path: str) -> None:
         self._path = path
         self._identity: tuple[int, int] | None = None
-        self._torn = False  # whether a look was interrupted
+        self._torn = False  # whether a check was interrupted
         with ExitStack() as undo:
             self._watch = undo.enter_context(closing(Watch(path)))
             # A change of the mount table is reported to the first poll after it (mounts_poll(), fs/proc_namespace.c),

@@ -224,10 +224,10 @@ class Monitor(Closing):
     # --- events
 
     def poll(self, timeout: float | None = 0) -> list[HostEvent]:
-        """Return the events that were not returned yet, in order; if they are very many, the first of them.
+        """Return the events that were not returned yet, in order; if there are very many, the first of them.
 
         If there are none, wait for events up to `timeout` seconds (None: without limit), and return [] on timeout. An
-        interruption (KeyboardInterrupt) may lose events, but the next call goes on from the present state. Raises
+        interruption (KeyboardInterrupt) may lose events, but the next call continues from the present state. Raises
         NetlinkError, InvalidValue for a bad time-out, and SessionClosed, also if the session that it needs is closed.
         """
         self._check()
@@ -251,7 +251,8 @@ class Monitor(Closing):
         torn, self._torn = self._torn, True
         events: list[HostEvent] = []
         link_events = self._cache.poll()
-        # Before others are met: an end that was moved is deleted here and new there, and its ifindex may be reused.
+        # Before others are processed: an end that was moved is deleted here and new there, and its ifindex may be
+        # reused.
         parted = {at: self._parted(*at) for at in _deleted(link_events)}
         if torn:
             self._peers = Peers(self._session)
@@ -360,7 +361,7 @@ class Monitor(Closing):
         except SessionClosed:
             raise
         except VethError:
-            return  # it is unknown, for example for want of descriptors
+            return  # it is unknown, for example because descriptors ran out
         watched = self._cache.identity(ref)
         if watched is not None and watched != leads_to:
             yield from self._lose(ref)

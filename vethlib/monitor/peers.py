@@ -114,5 +114,5 @@ class Peers:
         other = self._peer.get(at[0], {}).pop(at[1], None)
         if other is not None:
             self._peer.get(other[0], {}).pop(other[1], None)
-            # It may be that the end was moved, and is met again in another namespace, with another ifindex there.
+            # The end may have been moved, and then appears again in another namespace, with another ifindex.
             self._wait(other, None)

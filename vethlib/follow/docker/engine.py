@@ -101,7 +101,7 @@ def failure(path: str, error: Exception) -> ResolverDown:
     if isinstance(error, ResolverDown):
         return error
     code, text = ("no-answer", "it does not answer") if is_late(error) else ("engine-error", text_of(error))
-    return ResolverDown(f"the Docker Engine at {path} cannot be asked: {text}", code=code)
+    return ResolverDown(f"the Docker Engine at {path} cannot be queried: {text}", code=code)
 
 
 def text_of(error: Exception) -> str:
@@ -170,7 +170,7 @@ def _not_connected(path: str, error: OSError) -> NotConnected:
         return NotConnected(f"this user may not connect to the Docker Engine at {path}: {cure}", code="not-permitted")
     is_silent = isinstance(error, TimeoutError)
     text = "it does not answer" if is_silent else errno_text(error.errno or 0)
-    message = f"no connection to the Docker Engine at {path}, which is tried again: {text}"
+    message = f"cannot connect to the Docker Engine at {path}, retrying: {text}"
     return NotConnected(message, code="no-answer" if is_silent else "engine-error")
 
 

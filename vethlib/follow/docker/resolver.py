@@ -11,9 +11,9 @@ Theory of operation:
 5. If the engine does not answer, its containers may still run; their processes are followed by the users of the answers
    (`processes.py`). The end of a connection does not mean this yet: everything known remains valid until the next
    attempt to connect, which is made at once, has failed.
-6. The same holds for a single container that cannot be inspected (because it is locked or broken, for example). What is
-   known of it remains valid; if nothing is, it may have any label that no other container has. There need be no event
-   when it can be inspected again, so the connection is ended after a while: see 4.
+6. The same holds for a single container that cannot be inspected (for example, because it is locked or broken). The
+   last known state remains valid; without one, it may have any label that no other container has. There need be no
+   event when it can be inspected again, so the connection is ended after a while: see 4.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class DockerResolver:
                 try:
                     self._start()
                 except threads.ThreadRefused as error:
-                    raise ResolverDown(f"microservices are unknown: {error}", code="no-thread") from None
+                    raise ResolverDown(f"microservices cannot be found: {error}", code="no-thread") from None
         if self._patience:
             self._answered.wait(self._patience)
         with self._lock:
@@ -350,7 +350,7 @@ class DockerResolver:
             self._report(None)
         self._answered.set()
         if was_up or not had_answered:
-            _log.warning("microservices are unknown, and their links are left as they are: %s", reason)
+            _log.warning("microservices cannot be found, so their links are left as they are: %s", reason)
 
     def _report(self, labels: set[str] | None) -> None:
         if self._closed or labels == set():
