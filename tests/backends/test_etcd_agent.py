@@ -222,7 +222,7 @@ def test_an_agent_that_is_there_before_etcd_builds_when_it_comes(etcd: Etcd, net
     etcd.start()
     comes_to(etcd, veth1="CONFIGURED", veth2="CONFIGURED")
     assert traffic_flows()
-    agent.wait_for("the store is back")
+    agent.wait_for("the store is available again")
 
 
 def test_an_outage_leaves_the_host_alone_and_then_what_differs_is_done(etcd: Etcd, network: Proxy, pair: Agent) -> None:
@@ -238,7 +238,7 @@ def test_an_outage_leaves_the_host_alone_and_then_what_differs_is_done(etcd: Etc
     etcd.put(key("veth2"), VETH2)
     network.accept()
     assert poll(lambda: seen("veth1", "ns1")["mtu"] == 1400, SOON)
-    pair.wait_for("the store is back")
+    pair.wait_for("the store is available again")
     comes_to(etcd, veth1="CONFIGURED", veth2="CONFIGURED")
     assert indexes() == before
     assert traffic_flows()

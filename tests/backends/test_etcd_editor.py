@@ -383,7 +383,7 @@ def test_what_cannot_be_put_at_its_key_says_why(etcd: Etcd, editor: Editor) -> N
     problems = {name: str(one.problem) for name, one in stored.items() if one.problem is not None}
     assert problems.keys() == {"bad", "list", "other", "nameless"}
     assert "not JSON" in problems["bad"]
-    assert problems["other"] == "name 'x': the key is for 'other': name and key have to agree"
+    assert problems["other"] == "name 'x': must be 'other', the name in the key"
 
 
 @pytest.mark.parametrize("odd", ['"x"', '{"veth":7}', '{"veth":{"peer_if_name":"\\ud800"}}', '{"veth":{}}', "[1", "\0"])
@@ -500,7 +500,7 @@ def test_what_was_done_before_a_connection_was_lost_is_told(etcd: Etcd) -> None:
         message = str(raised.value)
         assert message.startswith(f"{proxy.endpoint}: ")
         assert message.endswith(
-            f"; stored {3 * OPS} of {10 * OPS} before; "
+            f"; {3 * OPS} of {10 * OPS} were stored before the error; "
             "changes in progress may have been made, too: run the command again"
         )
         stored = len(wanted(etcd))

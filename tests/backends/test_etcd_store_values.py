@@ -54,7 +54,7 @@ UNREADABLE = {
     b"null": "object",
     b'"v1"': "object",
     b'{"name": "v1", "name": "v1"}': "twice",
-    b'{"name": "v2", "veth": {"peer_if_name": "p"}}': "name and key have to agree",
+    b'{"name": "v2", "veth": {"peer_if_name": "p"}}': "the name in the key",
     b'{"name": "v1", "nonsense": 1, "veth": {"peer_if_name": "p"}}': "nonsense",
     b'{"name": "v1", "mtu": "x", "veth": {"peer_if_name": "p"}}': "mtu",
     b'{"name": "v1"}': "veth",

@@ -327,7 +327,7 @@ def test_status_is_that_of_this_host_where_no_etcd_is_named(
     for store in (f"dir:{tmp_path}/conf", ""):
         said = vethctl("status", "--store", store, "--status-dir", str(tmp_path), "--json")
         assert [one["name"] for one in said.json] == ["veth1"]
-        assert "runs on this host; shown are the statuses of the last one" in said.err
+        assert "runs on this host; the statuses of the last one are shown" in said.err
     # What is named exactly is looked at, whatever the environment says.
     assert len(vethctl("status", "--status-dir", str(tmp_path), "--json").json) == 1
 

@@ -173,8 +173,8 @@ def test_every_change_is_a_line_with_its_key_and_its_cause(start_agent: Start) -
     created, _, started, _, changed = agent.log.splitlines()
     assert started.endswith(" started: 2 CONFIGURED")
     assert created.split(" ", 1)[1].startswith("veth")
-    assert created.endswith("for: configuration")
-    assert changed.split(" ", 1)[1] == "veth1: CONFIGURED, mtu 1401 → 1500, for: its link was changed"
+    assert created.endswith("cause: configuration")
+    assert changed.split(" ", 1)[1] == "veth1: CONFIGURED, mtu 1401 → 1500, cause: its link was changed"
 
 
 def test_the_log_may_be_json(start_agent: Start) -> None:
@@ -412,13 +412,13 @@ def test_the_sentences_of_a_log(start_agent: Start) -> None:
     assert agent.end() == 0
     lines = [line.split(" ", 1)[1] for line in agent.log.splitlines()]
     assert sorted(lines[5:7]) == [
-        "veth1: PENDING (peer veth2 is not configured), deleted 'veth1' in netns:ns1, for: configuration",
-        "veth2: removed, for: configuration",
+        "veth1: PENDING (peer veth2 is not configured), deleted 'veth1' in netns:ns1, cause: configuration",
+        "veth2: removed, cause: configuration",
     ]
     assert lines[2:] == [
         "started: 2 CONFIGURED",
         f"warning: the store is down, and the host stays as it is: {agent.store} does not exist: create the directory",
-        "the store is back",
+        "the store is available again",
         *lines[5:7],
         "stopped by SIGTERM, and the host stays as it is: 1 PENDING",
     ]

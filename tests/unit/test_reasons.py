@@ -35,7 +35,11 @@ SENTENCES = [
     # what a pair needs
     (reasons.peer_not_configured("b"), "peer-not-configured(b)", "peer b is not configured"),
     (reasons.peer_invalid("b"), "peer-invalid(b)", "peer b is INVALID"),
-    (reasons.peer_points_elsewhere("b", "c"), "peer-points-elsewhere(b)", "peer b points at c, not here"),
+    (
+        reasons.peer_points_elsewhere("b", "c"),
+        "peer-points-elsewhere(b)",
+        "peer b names c as its peer, not this interface",
+    ),
     (reasons.peer_failed("b", "why"), "peer-failed(b)", "peer b failed: why"),
     (
         reasons.of_peer("b", Reason(ReasonCode.PROCESS_GONE, "process 42 is gone", "pid:42")),
@@ -87,7 +91,7 @@ SENTENCES = [
         reasons.link_of_other_label(END, "veth", "uplink", "lab"),
         "link-of-other-label(lab)",
         f"{END} exists and is not managed by this agent (kind veth): "
-        "it is uplink of the agent with the label lab: delete it, or take that label",
+        "it is uplink of the agent with the label lab: delete it, or use that label",
     ),
     (
         reasons.link_unrecorded(END, "eth0", "veth", "a"),
@@ -96,7 +100,11 @@ SENTENCES = [
         "but there is no record that this agent built it, or its other end has another alias: "
         "delete it, or configure another name",
     ),
-    (reasons.link_altname(END, "b"), "link-altname(b)", f"{END} exists as an alternative name of 'b'"),
+    (
+        reasons.link_altname(END, "b"),
+        "link-altname(b)",
+        f"{END} exists as an alternative name of 'b': remove that name, or configure another one",
+    ),
     (reasons.link_in_use(END, "b"), "link-in-use(b)", f"{END} is still the link of b"),
     (reasons.link_in_use(END, ""), "link-in-use", f"{END} is still the link of another interface"),
     # duplicate address detection
@@ -139,7 +147,7 @@ SENTENCES = [
     (
         reasons.events_ignored(),
         "events-ignored",
-        "its namespace sends too many events: it is only checked now and then",
+        "its namespace sends too many events: it is checked only now and then",
     ),
     (
         reasons.address_owner_unknown(list("abcdefghi")),

@@ -98,7 +98,7 @@ def parse_limits(texts: Iterable[str], where: str = "--limit") -> Limits:
         number = _read_number(value.strip(), limit)
         if number is None:
             example = "2.5" if _is_time(limit) else "4M" if limit.metadata["unit"] == "bytes" else "100"
-            raise InvalidValue(where, part.strip(), f"must be a number, as in {limit.name}={example}")
+            raise InvalidValue(where, part.strip(), f"must be a number, such as {limit.name}={example}")
         values[limit.name] = number
     try:
         return Limits(**values)  # type: ignore[arg-type]

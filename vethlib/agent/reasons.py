@@ -149,7 +149,7 @@ def peer_invalid(peer: str) -> Reason:
 
 def peer_points_elsewhere(peer: str, at: str) -> Reason:
     """Return the reason of an interface whose peer names another interface as its peer."""
-    return Reason(ReasonCode.PEER_POINTS_ELSEWHERE, f"peer {peer} points at {at}, not here", peer)
+    return Reason(ReasonCode.PEER_POINTS_ELSEWHERE, f"peer {peer} names {at} as its peer, not this interface", peer)
 
 
 def peer_failed(peer: str, why: str) -> Reason:
@@ -223,7 +223,7 @@ def link_foreign(end: str, name: str, kind: str, alias: str) -> Reason:
 
 def link_of_other_label(end: str, kind: str, owner: str, label: str) -> Reason:
     """Return the reason of an interface whose name is taken by a link of another agent."""
-    cure = f"it is {owner} of the agent with the label {label}: delete it, or take that label"
+    cure = f"it is {owner} of the agent with the label {label}: delete it, or use that label"
     return Reason(ReasonCode.LINK_OF_OTHER_LABEL, f"{_not_managed(end)} (kind {kind}): {cure}", label)
 
 
@@ -242,7 +242,8 @@ def _not_managed(end: str) -> str:
 
 def link_altname(end: str, link: str) -> Reason:
     """Return the reason of an interface whose name is an alternative name of a link."""
-    return Reason(ReasonCode.LINK_ALTNAME, f"{end} exists as an alternative name of {link!r}", link)
+    text = f"{end} exists as an alternative name of {link!r}: remove that name, or configure another one"
+    return Reason(ReasonCode.LINK_ALTNAME, text, link)
 
 
 def link_in_use(end: str, owner: str) -> Reason:
@@ -323,7 +324,8 @@ def unchecked(why: str) -> Reason:
 
 def events_ignored() -> Reason:
     """Return the warning about an interface in a namespace that was too noisy."""
-    return Reason(ReasonCode.EVENTS_IGNORED, "its namespace sends too many events: it is only checked now and then")
+    text = "its namespace sends too many events: it is checked only now and then"
+    return Reason(ReasonCode.EVENTS_IGNORED, text)
 
 
 def events_missed(why: str) -> Reason:

@@ -100,7 +100,7 @@ def _is_deeper(text: str, levels: int) -> bool:
 
 
 def _too_deep() -> Undecodable:
-    return Undecodable(f"not a configuration: nested too deeply: must have at most {_DEEPEST} levels")
+    return Undecodable(f"nested too deeply: must have at most {_DEEPEST} levels of nesting")
 
 
 def _as_text(text: bytes) -> str:

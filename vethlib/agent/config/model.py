@@ -116,7 +116,7 @@ class Interface:
     def __post_init__(self) -> None:
         check = _Checks()
         if not isinstance(self.type, int) or self.type != InterfaceType.VETH:
-            check.wrong("type", self.type, "the only type is VETH (0)")
+            check.wrong("type", self.type, "must be VETH (0), the only type")
         named = check(check_interface_name, self.name, "name")
         if self.host_if_name:
             check(_check_kernel_name, self.host_if_name, "host_if_name")

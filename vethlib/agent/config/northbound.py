@@ -3,8 +3,8 @@
 Reading is generous in spelling (see :mod:`.spelling`) and strict in meaning: an unknown key, a key given twice or a
 value of the wrong type is a problem, reported with the path of the key (see :mod:`.fieldreader`). One bad field does
 not hide the others, and a value that cannot be read is still reported with its source. A problem with one value,
-foreseen or not, never affects another value. The content of unknown keys, which may be secret, is in no message that
-everybody can read.
+foreseen or not, never affects another value. The content of unknown keys, which may be secret, never appears in a
+message that everybody can read.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def read_one(text: str | bytes, source: str = "", *, name: str | None = None, li
         return unforeseen(error, source, name or "")
     if name is None or parsed.name == name:
         return parsed
-    cure = f"the key is for {name!r}: name and key have to agree"
+    cure = f"must be {name!r}, the name in the key"
     return replace(parsed.refused(InvalidValue("name", parsed.name, cure)), name=name)
 
 
@@ -194,7 +194,7 @@ def name_in(value: object) -> str:
 
 
 def _counts(value: object) -> dict[str, int]:
-    """Return how many values the fields of a decoded value have that list many: 20 µs each to check, 50 µs to set."""
+    """Return the lengths of the lists in a decoded value: each element takes 20 µs to check and 50 µs to set."""
     counts = dict.fromkeys(LISTS, 0)
     for field, listed in lists_of(value):
         if field in counts:
@@ -208,7 +208,7 @@ def _too_long(value: object, size: int, source: str, limits: Limits) -> Parsed:
 
 
 def _size(value: object) -> int:
-    """Return roughly the number of bytes that a decoded value took: its texts, and two bytes for each part."""
+    """Return the approximate number of bytes of a decoded value as text: its strings, and two bytes for each part."""
     size, rest = 0, [value]
     while rest:
         part = rest.pop()

@@ -267,7 +267,7 @@ Global___Route: _TypeAlias = Route  # noqa: Y015
 
 @_typing.final
 class Neighbour(_message.Message):
-    """A permanent neighbour over a link, which never asks for its MAC address. It has the protocol 118 (Linux 5.0)."""
+    """A permanent neighbour over a link: its MAC address is never resolved. It has the protocol 118 (Linux 5.0)."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

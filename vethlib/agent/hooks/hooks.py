@@ -297,6 +297,6 @@ def _checked(states: Iterable[str] | None) -> frozenset[str]:
     selected = set()
     for state in states:
         if state.upper() not in known:
-            raise InvalidValue("--hook-states", state, f"must be some of {','.join(_STATES)}")
+            raise InvalidValue("--hook-states", state, f"must be one or more of {','.join(_STATES)}")
         selected.add(known[state.upper()])
     return frozenset(selected)

@@ -89,7 +89,7 @@ def _command(rest: str, text: str, field: str) -> CommandTarget:
         raise InvalidValue(field, _hidden(text), f"{error}: quote arguments as for a shell".lower()) from None
     if not argv or not os.path.isabs(argv[0]):
         raise InvalidValue(
-            field, _hidden(text), "must have the absolute path of the command, as in exec:/usr/local/bin/notify"
+            field, _hidden(text), "must have the absolute path of the command, such as exec:/usr/local/bin/notify"
         )
     if "\0" in rest:
         raise InvalidValue(field, _hidden(text), "arguments must not contain NUL")

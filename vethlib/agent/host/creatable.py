@@ -66,12 +66,12 @@ class CreatableNetns:
         self._at = at
         self._has_file = has_file
         self._created: set[str] = set()
-        self._waiting: dict[str, None] = {}  # for the limit, in the order in which they were refused
-        self._due = 0.0  # of the next look, if any wait
+        self._waiting: dict[str, None] = {}  # refused by the limit, in that order
+        self._due = 0.0  # time of the next observation, if any wait
         self._counted = -_RECOUNT  # when it was last checked which of the created ones have ended
         self._room = _MANY
         self._is_first = True
-        self._present: set[str] = set()  # at the last look
+        self._present: set[str] = set()  # at the last observation
         self._deleted: dict[str, float] = {}  # when the file was first seen without its namespace
         self._compared: set[str] = set()  # names that need no comparison with others any more
         self._lookalikes: dict[str, str] = {}  # by name of a created one: the namespace with nearly the same name
@@ -117,7 +117,7 @@ class CreatableNetns:
             else:
                 self._present.discard(ref)
                 self._deleted.pop(ref, None)
-                self._compared.add(ns.parse(ref).value)  # it has existed, so its name is no mistake
+                self._compared.add(ns.parse(ref).value)  # it has existed, so its name is not a mistake
         return waiting
 
     def _over_limit(self, observed: dict[str, SeenNetns]) -> dict[str, SeenNetns]:

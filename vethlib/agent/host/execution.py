@@ -75,7 +75,7 @@ def execute(
 
     With `records`, pairs are recorded: the intent before they are created, and the result batch by batch, so that a
     process that is killed leaves no unknown pair. Deletions are not recorded: a pair that is not where it was may have
-    been moved at that moment, which the next look finds out.
+    been moved at that moment, which the next observation finds out.
 
     Raises VethError if a bulk operation fails as a whole, for example because the session is closed.
     """
@@ -311,7 +311,7 @@ def _create(
     given = [(routes.part(operation).veth, operation) for operation in operations]
     veths = {id(veth): operation for veth, operation in given}
     failed: Mapping[Any, VethError] = {}
-    create = partial(session.create_many, on_error="continue", read=False)  # because a look follows
+    create = partial(session.create_many, on_error="continue", read=False)  # because an observation follows
     if records is not None:
         intend = partial(_note_intents, veths, records)
         create = partial(create, before=intend, made=partial(_note_creations, veths, records, execution))
@@ -324,7 +324,7 @@ def _create(
     except Exception as error:
         pairs = {id(veth): veth for veth, _ in given}
         failed = _one_by_one(veths, "create a pair", error, lambda key: create([pairs[key]]))
-    # The next look voids the intents that were not carried out: a pair that failed may exist in part.
+    # The next observation voids the intents that were not carried out: a pair that failed may exist in part.
     _account(veths, failed, execution, routes.made)
 
 

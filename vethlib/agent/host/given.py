@@ -1,13 +1,13 @@
 """The addresses that the agent has given to a link, where the kernel does not mark them (IFA_PROTO, Linux 5.18).
 
 On such a kernel, the record has what the kernel does not store: the addresses that a link was created with, and those
-that later changes gave to it. A look adds the owner marks from the record to the addresses that it reads, so that all
-later steps find them as on newer kernels. A change is recorded before and after it is made. So if an agent is killed in
-between, or a later step of the change fails, the record may have an address too many, but none is missing, and that
-address is configured anyway.
+that later changes gave to it. An observation adds the owner marks from the record to the addresses that it reads, so
+that all later steps find them as on newer kernels. A change is recorded before and after it is made. So if an agent is
+killed in between, or a later step of the change fails, the record may have an address too many, but none is missing,
+and that address is configured anyway.
 
-An address that is not in the record, because the record was lost or is older, may be the agent's or not. It stays on
-the link, and is reported (:func:`~vethlib.agent.planning.compare.unknown_addresses`).
+An address that is not in the record, because the record was lost or is older, may or may not be the agent's. It stays
+on the link, and is reported (:func:`~vethlib.agent.planning.compare.unknown_addresses`).
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def _end(change: ChangeLink) -> LinkId:
 
 
 def _after(record: PairRecord, change: ChangeLink, removed: frozenset[str]) -> GivenAddresses:
-    """Return the addresses that a link has been given when the change is made."""
+    """Return the addresses that the agent has given to a link once the change is made."""
     given = record.given_at(_end(change))
     if given is None:
         given = GivenAddresses(cookie=0 if change.seen is None else change.seen.cookie)
@@ -127,7 +127,7 @@ def _after(record: PairRecord, change: ChangeLink, removed: frozenset[str]) -> G
 
 
 def facts_of_missing(record: PairRecord, observed: Observed) -> Iterator[str]:
-    """Forget the addresses given to links that a look at the whole host did not find in the namespaces it has read."""
+    """Forget the addresses given to links that observing the whole host did not find in the namespaces it has read."""
     if kernel.kernel_marks_owners():
         return
     read = {netns.place for netns in observed.netns.values()} | {seen.place for seen in observed.links}

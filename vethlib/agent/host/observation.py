@@ -33,7 +33,7 @@ from .unshared import not_unshared
 __all__ = ["find_recorded", "fingerprints", "look_at", "observe", "observe_all", "with_settings"]
 
 _MOST_OTHERS: Final = 64
-"""Links of one foreign namespace that have nothing but a mark to show that they are of an interface.
+"""Links of one foreign namespace that only a mark assigns to an interface.
 
 They may have been renamed, but a tenant can have thousands with such a mark.
 """
@@ -54,7 +54,7 @@ def observe(
     """Return what is in the namespaces of `refs`, in the home namespace, and in every named namespace.
 
     Owned pairs may be in any of them. With `create_missing`, a missing named namespace may be created for a pair. A
-    missing namespace is no error, and neither is one that cannot be looked into: it is unknown.
+    missing namespace is not an error, and neither is one that cannot be inspected: that one is unknown.
 
     `gone` are references that lead nowhere, whatever the host shows, each with the reason: an agent knows that the
     processes that they meant have ended.
@@ -202,7 +202,7 @@ def _with_further(
 def _is_expected(
     seen: SeenLink, mark: Mark, observed: Observed, configured: Mapping[str, Interface], records: RecordFile
 ) -> bool:
-    """Return whether there is more than its mark, which a tenant can write, to show that a link is of an interface."""
+    """Return whether more than its mark, which a tenant can write, assigns a link to an interface."""
     if seen.place == observed.home or records.record.at(seen.id) is not None:
         return True
     interface = configured.get(mark.name)

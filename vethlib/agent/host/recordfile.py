@@ -41,7 +41,7 @@ from .foreignrecords import foreign_records
 __all__ = ["RecordFile"]
 
 _PATIENCE: Final = 0.5  # seconds for the lock; it is held for a millisecond, or 30 of them to rewrite the file
-_SLACK: Final = 512  # outdated lines that are no reason to rewrite the file
+_SLACK: Final = 512  # outdated lines that do not cause the file to be rewritten
 _BEGIN: Final = 4096  # bytes that contain the first two lines
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _APPEND: Final = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -218,7 +218,7 @@ class RecordFile(Closing):
     def _is_behind(self) -> bool:
         """Return whether the file lacks something, or has something that could not be read.
 
-        It lacks nothing before the first look: without a file, the next process adopts pairs by their marks.
+        It lacks nothing before the first observation: without a file, the next process adopts pairs by their marks.
         """
         if not (self._whole or self.problem):
             return False

@@ -1,8 +1,8 @@
-"""Bring the record of built pairs up to date with a look.
+"""Bring the record of built pairs up to date with an observation.
 
-After every look, the record has each owned pair that was seen with both ends, as it is now, and no longer has the pairs
-that are not where they were. Pairs with both ends in the home namespace are not recorded, because no tenant can write
-their marks.
+After every observation, the record has each owned pair that was seen with both ends, as it is now, and no longer has
+the pairs that are not where they were. Pairs with both ends in the home namespace are not recorded, because no tenant
+can write their marks.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def facts_of_look(
     """Bring the record up to date with what was observed; return the facts for its file.
 
     `found` has the link of each interface, as in a plan, `desired` the configuration, and `missing` the recorded ends
-    that were not found. The look was at the interfaces `names`; None means at the whole host. Only such a look removes
-    a pair that is not where it was, because the pair may have been moved, even while it was being deleted. From now on,
-    marks alone do not make a pair owned.
+    that were not found. The observation was of the interfaces `names`; None means of the whole host. Only such an
+    observation removes a pair that is not where it was, because the pair may have been moved, even while it was being
+    deleted. From now on, marks alone do not make a pair owned.
     """
     facts = []
     built_for = {seen.id: name for name, seen in found.items()}
@@ -71,7 +71,7 @@ def facts_of_look(
 def plan_and_note(
     desired: Mapping[str, Interface], observed: Observed, records: RecordFile, *, label: str, prune: bool
 ) -> Plan:
-    """Plan as :func:`plan` does, with the record, and record what a look at the whole host has found."""
+    """Plan as :func:`plan` does, with the record, and record what an observation of the whole host has found."""
     owned = OwnedPairs(observed, label, records.record, desired)
     planned = plan(desired, observed, label=label, prune=prune, owned=owned)
     missing = ends_missing(records.record, observed, {})
@@ -80,7 +80,7 @@ def plan_and_note(
 
 
 def ends_missing(record: PairRecord, observed: Observed, recorded: Mapping[NetnsId, str]) -> set[LinkId]:
-    """Return the recorded ends that a look at the whole host did not find.
+    """Return the recorded ends that an observation of the whole host did not find.
 
     `recorded` has a reference to each of their namespaces. Ends in a namespace that may exist, but could not be looked
     into, are not missing.

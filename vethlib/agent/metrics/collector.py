@@ -85,7 +85,7 @@ class AgentCollector(Collector):
 
     def _work(self) -> Iterator[Metric]:
         tally = self._configurator.tally
-        text = "Interfaces judged, by what followed: done, wait for an event, retry later, or terminal."
+        text = "Interfaces checked, by what follows: done, wait for an event, retry later, or terminal."
         yield _counters("vethlib_reconcile_outcomes", text, "outcome", tally.outcomes)
         name, text = "vethlib_reconcile_duration_seconds", "Duration of reconcile passes and of their parts."
         bouts = HistogramMetricFamily(name, text, labels=["part"])
@@ -94,8 +94,8 @@ class AgentCollector(Collector):
         yield bouts
         yield _counters("vethlib_operations_done", "Operations carried out.", "op", tally.done)
         yield _counters("vethlib_operations_failed", "Operations that were refused.", "op", tally.failed)
-        yield _counters("vethlib_resyncs", "Looks at the whole host, by occasion.", "occasion", tally.resyncs)
-        text = "How often the kernel dropped events of links because they were not read in time."
+        yield _counters("vethlib_resyncs", "Resyncs of the whole host, by occasion.", "occasion", tally.resyncs)
+        text = "Times that the kernel dropped events of links because they were not read in time."
         yield CounterMetricFamily("vethlib_event_overflows", text, value=tally.overflows)
 
     def _link_counters(self) -> Iterator[Metric]:

@@ -254,7 +254,7 @@ def _listening(address: Address, *, again: bool = False) -> socket.socket | None
             return None
         if error.errno == errno.EADDRINUSE and (squatter := find_listener(*address)).uid not in (0, os.geteuid()):
             who = f"process {squatter.pid} of user {squatter.uid}" if squatter.uid >= 0 else "another user"
-            _log.warning("no metrics as long as %s is used by %s", address, who)
+            _log.warning("metrics are not served while %s is in use by %s", address, who)
             return None
         reason = str(error.strerror) if isinstance(error, socket.gaierror) else errno_text(error.errno or 0)
         raise VethError(f"cannot serve metrics at {address}: {reason}: choose another --metrics HOST:PORT") from None

@@ -39,7 +39,7 @@ _STATES = IFA_F_PERMANENT | IFA_F_DEPRECATED | IFA_F_DADFAILED
 def rebuild_reason(interface: Interface, seen: SeenLink) -> Reason | None:
     """Return why a link cannot be changed into the desired one; None if it can.
 
-    A MAC address that is no longer configured is no reason: it may stay.
+    A MAC address that is no longer configured does not count: it may stay.
     """
     link = seen.link
     if interface.num_queues and interface.num_queues != link.num_queues:
@@ -135,7 +135,7 @@ def change_of(
 def is_as_created(create: CreatePair, a: SeenLink, b: SeenLink, label: str) -> bool:
     """Return whether these are the ends of a pair that was created, and nothing is left to do about either of them.
 
-    Everything is compared, even what a tenant may change: a look decides about a pair that differs.
+    Everything is compared, even what a tenant may change: an observation decides about a pair that differs.
     """
     for interface, end, seen, other, peer in (
         (create.a, create.veth.a, a, b, create.b),

@@ -150,7 +150,7 @@ class Desired:
         return rivals
 
     def claim_seen(self, names: Iterable[str], observed: Observed) -> set[str]:
-        """Note where a look has found the namespaces of these interfaces; return what :meth:`claim` does."""
+        """Note where an observation has found the namespaces of these interfaces; return what :meth:`claim` does."""
         rivals: set[str] = set()
         for name in names:
             if (interface := self.interfaces.get(name)) is not None:

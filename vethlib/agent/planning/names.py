@@ -1,7 +1,7 @@
 """The names of links, and the order in which changes of links give them up and take them. Pure.
 
 1. A link has one kernel name and any number of alternative names. Within a namespace, all of these are different
-   (netdev_name_in_use, net/core/dev.c), so who needs a name waits for the link that has it.
+   (netdev_name_in_use, net/core/dev.c), so a link that needs a name waits for the link that has it.
 2. An interface claims its kernel name and its configured alternative names. Its link also keeps the alternative names
    that are not configured, also those that other programs have added, until another interface claims them.
 3. Deleted pairs give up all their names, before any link is changed. A changed link gives up its former kernel name,

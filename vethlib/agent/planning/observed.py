@@ -111,7 +111,7 @@ class Observed:
     The links of each namespace are listed once, however many references lead to it. `cookies` distinguish the observed
     namespaces from later ones with the same identity (SO_NETNS_COOKIE). `home` is the home namespace, in which no
     tenant can change links; None if it was not observed. `by_name` and `by_index` have the same links. `fingerprints`
-    are equal to those of another look at everything if both have seen the same; None if they are not known.
+    are equal to those of another observation of everything if both have seen the same; None if they are not known.
     """
 
     netns: Mapping[str, SeenNetns]

@@ -138,7 +138,7 @@ class _Planner:
             self.verdicts[name] = Verdict.because(State.FAILED, reason)
 
     def keep_what_is_unknown(self) -> None:
-        """Shield the pairs of interfaces whose namespace may exist: not knowing it is no reason to delete them."""
+        """Shield the pairs of interfaces whose namespace may exist: not knowing that does not justify deleting them."""
         for a, b in self.pairs:
             if a.netns.unknown or b.netns.unknown:
                 if all(end.netns.unknown or end.place is not None for end in (a, b)):

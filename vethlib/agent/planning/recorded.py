@@ -366,7 +366,7 @@ def record_id(random: str, rewritten: int) -> str:
     return _encode(("record", random, rewritten)) + "\n"
 
 
-@lru_cache(maxsize=16)  # each look and each write reads the same line
+@lru_cache(maxsize=16)  # each observation and each write reads the same line
 def read_record_id(line: str) -> tuple[str, int]:
     """Return the id of a record, and how often its file was rewritten; "" and 0 if this is another line."""
     try:

@@ -114,7 +114,7 @@ def to_be_done(operation: Operation) -> str:
 
 
 def action(operation: Operation, name: str, known: str, new: Container[str]) -> str:
-    """Return what was done for the interface called `name`; "" if that goes without saying.
+    """Return what was done for the interface called `name`; "" if that is obvious.
 
     The reason for a deletion is left out if it is `known`. `new` has the references of namespaces that were created.
     """
@@ -170,7 +170,7 @@ def _differences(change: ChangeLink) -> Iterator[str]:
     for field, (old, new) in change.differences.items():
         yield f"{'it' if field == 'up' else field} is {value_text(field, old)}, not {value_text(field, new)}"
     if change.sets_again:
-        yield "the source of its routes is taken away"
+        yield "the source address of its routes is removed"
     replaced = change.replaced
     yield from (f"address {each} is not configured" for each in change.removed if listed_identity(each) not in replaced)
     for address in change.added:

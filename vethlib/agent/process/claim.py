@@ -152,7 +152,9 @@ class Claim:
                 holder = Holder(*(find_process(address, kind) or (0, -1)), is_ours=False)
             if holder.is_ours:
                 raise Held(f"{address[1:]} is held by {holder}", holder) from None
-            self.squatter = f"the abstract socket {address[1:]} is held by {holder}, which is no agent and is ignored"
+            self.squatter = (
+                f"the abstract socket {address[1:]} is held by {holder}, which is not an agent and is ignored"
+            )
 
     def _claim(self, role: str, label: str, kind: int, mode: int) -> None:
         """Take the lock and open the socket next to it; do without both if no directory can be trusted."""

@@ -55,7 +55,7 @@ class NextStep(Enum):
 _OF_STATE: Final = {
     State.CONFIGURED: NextStep.DONE,
     State.PENDING: NextStep.WAIT,
-    State.FAILED: NextStep.WAIT,  # by the plan: an event or a regular look finds the name free
+    State.FAILED: NextStep.WAIT,  # by the plan: an event or a regular observation finds the name free
     State.RETRYING: NextStep.RETRY,
     State.INVALID: NextStep.TERMINAL,
 }

@@ -7,10 +7,10 @@ Theory of operation:
 2. A pass compares the desired with the observed state of the marked interfaces: it observes, plans, executes, and
    observes again, until there is nothing left to do. They are planned together with the interfaces that they concern,
    so that thousands cost as much as bulk operations do. An interface is CONFIGURED because it was found to be as
-   configured, by a look or by what is read when its namespace is first watched, never because of what was done about it
-   (`passes`).
-3. The first look is at the whole host: it finds everything that an earlier run has left, wherever that is. Pairs that
-   are not configured are deleted only after :meth:`Configurator.resync` has set the whole configuration.
+   configured, by an observation or by what is read when its namespace is first watched, never because of what was done
+   about it (`passes`).
+3. The first observation is of the whole host: it finds everything that an earlier run has left, wherever that is. Pairs
+   that are not configured are deleted only after :meth:`Configurator.resync` has set the whole configuration.
 4. One switch (`backoff.next_step`) decides what follows for an interface: done, wait for an event, retry later, or
    nothing until the configuration changes. Its status is reported (`reporter`).
 5. All work is done in :meth:`Configurator.poll`, by the thread that calls it, in passes over some of the interfaces.
@@ -64,11 +64,11 @@ __all__ = ["Configurator"]
 BUDGET: Final = 0.15
 """Seconds after which a poll starts no further pass."""
 
-_NO_INTERFACE: Final = 'give an Interface, as in Interface("veth1", peer_if_name="veth2")'
+_NO_INTERFACE: Final = 'must be an Interface, such as Interface("veth1", peer_if_name="veth2")'
 
 
-_NO_NAME: Final = "give the name of an interface"
-_NO_PROBLEMS: Final = "give the problems of the value, each an InvalidValue"
+_NO_NAME: Final = "must be the name of an interface"
+_NO_PROBLEMS: Final = "must be a list of the problems of the value, each an InvalidValue"
 
 
 class Configurator(WarnsUnclosed):
@@ -109,7 +109,7 @@ class Configurator(WarnsUnclosed):
         records: str | None = None,
         ipv6: IPv6Policy = "on",
     ) -> None:
-        check_type(session, Session, "session", "give the Session to work with")
+        check_type(session, Session, "session", "must be a Session")
         self.label = check_label(label)
         if missing_netns not in ("create", "wait"):
             raise InvalidValue("missing_netns", missing_netns, 'must be "create" or "wait"')
@@ -393,7 +393,7 @@ def _checked_refusals(refused: Mapping[str, Iterable[InvalidValue]] | None) -> d
     if refused is None:
         return {}
     if not isinstance(refused, Mapping):
-        raise InvalidValue("refused", refused, "give a mapping of names to lists of InvalidValue")
+        raise InvalidValue("refused", refused, "must be a mapping of names to lists of InvalidValue")
     return {
         check_type(name, str, "refused", _NO_NAME): as_list_of(InvalidValue, problems, "refused", _NO_PROBLEMS)
         for name, problems in refused.items()

@@ -23,7 +23,7 @@ __all__ = ["Events"]
 
 _log = logging.getLogger("vethlib.agent")
 
-_RETRY: Final = "another try"
+_RETRY: Final = "retry"
 
 
 class Events:
@@ -96,7 +96,7 @@ class Events:
         if put_off and ref not in self._unsteady:
             self._unsteady.intersection_update(self._desired.refs)
             self._unsteady.add(ref)
-            _log.warning("%s keeps changing: its interfaces are only checked now and then", ref)
+            _log.warning("%s keeps changing: its interfaces are checked only now and then", ref)
         elif not any(self._occasions.keeps_moving(name, now) for name in names):
             self._unsteady.discard(ref)
 
@@ -108,17 +108,17 @@ class Events:
         if due.following:
             followed = self._watches.follow_the_rest(backoff.following, now)
             for ref in followed:
-                occasions.mark(self._desired.at(ref), f"{ref} can be followed")
+                occasions.mark(self._desired.at(ref), f"{ref} can be followed now")
             if awaited := self._dependants.refs.intersection(followed):
                 self.find_for_dependants(awaited)
         for place, refs, is_ended in self._watches.take_rested(now):
             if is_ended:
                 self._dependants.place_is_gone(place)
             for ref in refs:
-                occasions.mark(self._desired.at(ref), "its events are not ignored any more")
+                occasions.mark(self._desired.at(ref), "its events are no longer ignored")
             self.find_for_dependants(refs & self._dependants.refs)
             if place not in self._watches.refs:
-                self._dependants.place_is_gone(place)  # its end was no event, because its events were ignored
+                self._dependants.place_is_gone(place)  # its end was not reported, because its events were ignored
             self._dependants.check(place)
         for ref in self._observer.creatable.freed(now):
             occasions.mark(self._desired.at(ref), "another namespace may be created")
@@ -166,7 +166,7 @@ class Events:
     def recover(self) -> None:
         """Bring the registry and the dependants up to date after an interruption, by which any event may be lost.
 
-        A look at the whole host, which follows, is about interfaces only.
+        An observation of the whole host, which follows, is about interfaces only.
         """
         watches, dependants = self._watches, self._dependants
         watches.forget_unwatched()

@@ -159,7 +159,7 @@ class Interpreter:
             self._result.drifted.add(interface.name)
 
     def _unseen_owner(self, end: LinkId, alias: str) -> str | None:
-        """Return the owner of a link that no look has found yet.
+        """Return the owner of a link that no observation has found yet.
 
         It is marked in the home namespace, or recorded by another process with this label. The mark of a link in
         another namespace does not count.

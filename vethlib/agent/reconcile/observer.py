@@ -1,7 +1,8 @@
 """HostObserver: what an agent knows of the host, and how it finds out.
 
-A look asks the kernel about some interfaces, by their names and by the last known ifindexes of their links, or about
-the whole host. Between looks, events mark interfaces to be looked at again; only what a look finds counts.
+An observation asks the kernel about some interfaces, by their names and by the last known ifindexes of their links, or
+about the whole host. Between observations, events mark interfaces to be looked at again; only what an observation finds
+counts.
 """
 
 from __future__ import annotations
@@ -37,10 +38,11 @@ Ends: TypeAlias = "dict[LinkId, str]"
 
 
 class HostObserver:
-    """Looks at the host for an agent, and remembers the ends that exist.
+    """Observes the host for an agent, and remembers the ends that exist.
 
-    `known` has the existing ends of every interface, configured or not, as of the last look. `missing` are the recorded
-    ends that the last look did not find. `creatable` decides which missing namespaces a pair may create.
+    `known` has the existing ends of every interface, configured or not, as of the last observation. `missing` are the
+    recorded ends that the last observation did not find. `creatable` decides which missing namespaces a pair may
+    create.
     """
 
     def __init__(
@@ -66,7 +68,7 @@ class HostObserver:
     # --- looking
 
     def look(self, desired: Desired, names: Iterable[str]) -> Observed:
-        """Look at all links that may belong to these interfaces. Raises VethError if looking is impossible."""
+        """Observe all links that may belong to these interfaces. Raises VethError if the host cannot be observed."""
         self._records.refresh()
         refs: set[str] = set()
         links: dict[tuple[str, str | int], None] = {}
@@ -107,7 +109,7 @@ class HostObserver:
         return self.creatable.admit(attributed(observed, self._records.record))
 
     def look_again(self, links: Iterable[SeenLink]) -> dict[LinkId, SeenLink]:
-        """Look again at links that were seen, and at nothing else."""
+        """Observe links again that were seen before, and nothing else."""
         at = [(seen.ref, seen.link.index) for seen in links]
         observed = look_at(self._session, dict(at), at, gone={}, create_missing=False, surplus=SURPLUS)
         return attributed(observed, self._records.record).by_index
@@ -147,7 +149,7 @@ class HostObserver:
         return self.creatable.admit(attributed(observed, self._records.record))
 
     def look_everywhere(self, desired: Desired) -> Observed:
-        """Look at the home namespace, every named namespace, and every namespace of an interface or a recorded pair."""
+        """Observe the home namespace, every named namespace, and every namespace of an interface or a recorded pair."""
         refs, recorded = self._everywhere(desired)
         observed = observe(
             self._session,
@@ -170,10 +172,10 @@ class HostObserver:
         recorded = find_recorded(self._records)
         return {*desired.refs, *self.watches.all_refs(), *self._reached_by, *recorded.values()}, recorded
 
-    # --- whether a look at everything can find anything new
+    # --- whether an observation of everything can find anything new
 
     def note_at_rest(self, desired: Desired, observed: Observed) -> None:
-        """Note that everything was looked at, and nothing is left to do or to be tried again.
+        """Note that everything was observed, and that nothing is left to do or to try again.
 
         This holds until :meth:`note_work`.
         """
@@ -181,7 +183,7 @@ class HostObserver:
         # A fingerprint does not cover the fields that few interfaces have.
         if places is None or self.watches.is_impaired or any(each.further for each in desired.interfaces.values()):
             return
-        # A namespace that could not be looked into, may be created, or must not be used has to be judged again.
+        # A namespace that could not be inspected, may be created, or must not be used has to be judged again.
         if all(
             isinstance(netns.place, tuple)
             or not (netns.unknown or netns.creatable or isinstance(places.get(ref), tuple))
@@ -190,11 +192,11 @@ class HostObserver:
             self._at_rest = observed.fingerprints, desired.complete, self._records.version
 
     def note_work(self) -> None:
-        """Note that a look may find something new, because something has happened or was done."""
+        """Note that an observation may find something new, because something has happened or was done."""
         self._at_rest = None
 
     def is_at_rest(self, desired: Desired) -> bool:
-        """Look at everything, and return whether it is exactly as it was when nothing was left to do."""
+        """Observe everything, and return whether it is exactly as it was when nothing was left to do."""
         if self._at_rest is None or self.watches.is_impaired:
             return False
         refs, _recorded = self._everywhere(desired)
@@ -226,9 +228,9 @@ class HostObserver:
     # --- what is known
 
     def learn(self, owned: OwnedPairs, observed: Observed, names: Iterable[str] | None = None) -> None:
-        """Remember the ends that a look at these interfaces has found; None for a look at the whole host.
+        """Remember the ends that were found by observing these interfaces; None for the whole host.
 
-        Ends in a namespace that may exist, but could not be looked into, are still believed to exist.
+        Ends in a namespace that may exist, but could not be inspected, are still believed to exist.
         """
         if names is None:
             names = {*self.known, *owned.names()}
@@ -260,7 +262,7 @@ class HostObserver:
                 self.add(interface.name, (place, link.index), interface.namespace.ref)
 
     def has_created(self, ref: str) -> bool:
-        """Return whether a reference leads to the namespace that was created there: its creation needs no look."""
+        """Return whether a reference still leads to the namespace created there, which need not be observed."""
         place = self._added.get(ref)
         if place is None:
             return False

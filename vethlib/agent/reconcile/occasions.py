@@ -1,9 +1,9 @@
 """What has to be looked at, and why: some interfaces, or the whole host. Pure.
 
 An event only marks interfaces; nothing of it is remembered but a cause, for the log. Interfaces are looked at in this
-order: first those that something has happened to (dirty), then those that only a new configuration or a look at the
-whole host concerns (the backlog), then those with many addresses, routes or neighbours, a few in each pass, and last,
-one at a time, those that keep changing.
+order: first those that something has happened to (dirty), then those that only a new configuration or an observation of
+the whole host concerns (the backlog), then those with many addresses, routes or neighbours, a few in each pass, and
+last, one at a time, those that keep changing.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ VALUES_AS_ONE: Final = 8
 """Addresses, routes or neighbours that take as long to look at as one more interface: about 30 µs each."""
 
 TOGETHER: Final = 0.05
-"""Seconds between two looks for the end of duplicate address detection, which thousands of links end one by one."""
+"""Seconds between two checks for the end of duplicate address detection, which thousands of links end one by one."""
 
 FREE_MOVES: Final = 32
 """Changes in a row of where a namespace reference leads that are followed at once: a few restarts of a program, …"""
 
 FREE_MOVE_SECONDS: Final = 2.0
-"""… while the looks take no longer than this together."""
+"""… while the observations take no longer than this together."""
 
 UNSEEN: Final = 10.0
-"""Seconds between two looks at interfaces of which not all changes are reported by events, …"""
+"""Seconds between two observations of interfaces of which not all changes are reported by events, …"""
 
 UNSEEN_RARE: Final = 60.0
 """… and at interfaces of which only rare changes are not reported."""
 
 CONFIGURATION: Final = "configuration"
-"""The cause of a look after a change of the configuration."""
+"""The cause of an observation after a change of the configuration."""
 
 
 class Kind(Enum):
@@ -219,7 +219,7 @@ class Occasions:
         self._everything = self._everything or cause
 
     def event(self, name: str, cause: str, now: float) -> bool:
-        """Return whether to act on an event now, with a look if there is a `cause`; otherwise a look follows later."""
+        """Return whether to act on an event now, by an observation if it has a `cause`; otherwise one follows later."""
         if not self._pace.may_look(name, now):
             return False
         if cause:
@@ -227,7 +227,7 @@ class Occasions:
         return True
 
     def reference_changed(self, name: str, ref: str, now: float) -> bool:
-        """Return whether a look follows at once after a namespace reference leads elsewhere; otherwise, it is put off.
+        """Return whether an observation follows a change of a namespace reference at once; otherwise, it is put off.
 
         Each change moves a pair to another namespace, so they are followed less and less often while they continue.
         """
@@ -258,7 +258,7 @@ class Occasions:
     # --- what is due
 
     def next_due(self) -> float | None:
-        """Return when the next look that was put off is due; None if there is none."""
+        """Return when the next observation that was put off is due; None if there is none."""
         dues = (
             self._pace.next_due(),
             self._moves.next_due(),
@@ -269,7 +269,7 @@ class Occasions:
         return min((due for due in dues if due is not None), default=None)
 
     def mark_put_off(self, now: float) -> None:
-        """Mark the interfaces whose looks were put off, and are due now."""
+        """Mark the interfaces whose observations were put off, and are due now."""
         self.mark(self._moves.take_due(now), "its namespace reference keeps changing")
         self.mark(self._pace.take_due(now), "its link keeps changing")
         for looks, seconds in ((self._unseen, UNSEEN), (self._rarely_unseen, UNSEEN_RARE)):
@@ -353,7 +353,7 @@ class _RegularLooks:
         self._due = 0.0
 
     def choose(self, name: str, due: float, *, needed: bool) -> None:
-        """Include an interface if that is `needed`, and otherwise not. If it is the first, the look is `due` then."""
+        """Include an interface if that is `needed`, and otherwise not. The first sets when the observation is `due`."""
         if not needed:
             self._names.pop(name, None)
             return
@@ -362,11 +362,11 @@ class _RegularLooks:
         self._names[name] = None
 
     def next_due(self) -> float | None:
-        """Return when the next look is due; None if there is none."""
+        """Return when the next observation is due; None if there is none."""
         return self._due if self._names else None
 
     def take_due(self, now: float, following: float) -> Collection[str]:
-        """Return the interfaces to look at now, if any; the look after that is due at `following`."""
+        """Return the interfaces to look at now, if any; the observation after that is due at `following`."""
         if not self._names or self._due > now:
             return ()
         self._due = following

@@ -1,8 +1,9 @@
-"""How often events of an interface lead to a look: less and less often while they continue. Pure.
+"""How often events of an interface lead to an observation: less and less often while they continue. Pure.
 
-The first looks are free, as long as they are cheap: occasional changes of a link lead to a look immediately. After
-them, the pauses double, and last at least `SHARE` times as long as the last look; so an interface that keeps changing
-costs a bounded share of the time, however many addresses it has. A quiet time ends the pauses.
+The first observations are free, as long as they are cheap: occasional changes of a link lead to an observation
+immediately. After them, the pauses double, and last at least `SHARE` times as long as the last observation; so an
+interface that keeps changing costs a bounded share of the time, however many addresses it has. A quiet time ends the
+pauses.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Final
 __all__ = ["SHARE", "Pace"]
 
 FREE: Final = 8
-"""Looks in a row that are made immediately, …"""
+"""Observations in a row that are made immediately, …"""
 
 FREE_SECONDS: Final = 0.2
 """… while they take no more than this many seconds together."""
@@ -24,22 +25,22 @@ FIRST_PAUSE: Final = 0.05
 LONGEST_PAUSE: Final = 2.0
 QUIET: Final = 1.0  # seconds without an event, or twice the last pause if that is longer
 SHARE: Final = 20
-"""The next look after a costly one is this many times its seconds later, at least, …"""
+"""The next observation after a costly one is this many times its seconds later, at least, …"""
 LONGEST_REST: Final = 60.0
-"""… but no longer than this: a look that takes 3 seconds reads an end with millions of addresses."""
+"""… but no longer than this: an observation that takes 3 seconds reads an end with millions of addresses."""
 
 
 @dataclass(slots=True)
 class _Streak:
     """Events of one interface without a quiet time between them."""
 
-    free: int  # looks that are made at once
+    free: int  # observations that are made at once
     free_seconds: float
     last: float  # time of the last event
     looks: int = 0
     spent: float = 0.0  # seconds
     pause: float = 0.0
-    until: float = 0.0  # no look before this because of an event, …
+    until: float = 0.0  # no observation before this because of an event, …
     rest: float = 0.0  # … and none at all before this, because the last one was costly
     due: float | None = None
 
@@ -60,7 +61,7 @@ class _Streak:
 class Pace:
     """The pace of every interface that has events, by name. All times are those of one monotonic clock.
 
-    `free` looks in a row are made at once, while they take no longer than `free_seconds` together.
+    `free` observations in a row are made at once, while they take no longer than `free_seconds` together.
     """
 
     def __init__(self, free: int = FREE, free_seconds: float = FREE_SECONDS) -> None:
@@ -70,7 +71,7 @@ class Pace:
         self._room = 1024  # for streaks, until those that are over are forgotten
 
     def may_look(self, name: str, now: float) -> bool:
-        """Return whether an event may lead to a look now. If not, :meth:`take_due` returns the interface later."""
+        """Return whether an event may cause an observation now; if not, :meth:`take_due` returns the name later."""
         streak = self._streaks.get(name)
         if streak is None or streak.is_over(now):
             self._forget_the_quiet(now)
@@ -86,14 +87,14 @@ class Pace:
         return False
 
     def look_later(self, name: str, due: float) -> None:
-        """Schedule a look at the interface, even if there is no event. After a costly look, it is later than `due`."""
+        """Schedule an observation even if there is no event; after a costly one, it is later than `due`."""
         streak = self._streaks.setdefault(name, _Streak(*self._free, due))
         due = max(due, streak.rest)
         if streak.due is None or streak.due > due:
             self._put_off(name, streak, due)
 
     def looked(self, names: Iterable[str], took: float, now: float) -> None:
-        """Note how many seconds of CPU a look at each of these interfaces took."""
+        """Note how many seconds of CPU an observation of each of these interfaces took."""
         for name in names:
             streak = self._streaks.get(name)
             if streak is None:
@@ -106,7 +107,7 @@ class Pace:
                 streak.until = max(streak.until, now + streak.pause)
 
     def is_noisy(self, name: str, now: float) -> bool:
-        """Return whether the interface keeps changing: its free looks are used up, and no quiet time has ended that."""
+        """Return whether the interface keeps changing: its free observations are used up without a quiet time since."""
         streak = self._streaks.get(name)
         return streak is not None and streak.is_noisy and not streak.is_over(now)
 
@@ -116,13 +117,13 @@ class Pace:
             self._streaks.pop(name, None)
 
     def next_due(self) -> float | None:
-        """Return when the next look that was put off is due; None if there is none."""
+        """Return when the next observation that was put off is due; None if there is none."""
         while self._due and not self._is_due(*self._due[0]):
             heappop(self._due)
         return self._due[0][0] if self._due else None
 
     def take_due(self, now: float) -> list[str]:
-        """Return the interfaces whose looks are due, and forget them: the caller looks."""
+        """Return the interfaces whose observations are due, and forget them: the caller observes them."""
         names = []
         while (due := self.next_due()) is not None and due <= now:
             _, name = heappop(self._due)

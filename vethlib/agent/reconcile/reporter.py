@@ -74,7 +74,7 @@ class Reporter:
                 self._report(name, verdict, None, unseen=True)
 
     def nothing_has_changed(self) -> None:
-        """Note that a look at the whole host has found everything as at the last one, when nothing was left to do."""
+        """Note that the whole host was observed to be as it was when nothing was left to do."""
         self._backoff.looking.succeed()
 
     def _schedule(self, result: PassResult, scope: Scope, now: float) -> None:
@@ -218,7 +218,7 @@ class Reporter:
         )
 
     def fail(self, names: Iterable[str], error: VethError) -> None:
-        """Report that looking is impossible, so that the state of these interfaces is unknown, and schedule a retry."""
+        """Report that these interfaces cannot be observed, so that their state is unknown, and schedule a retry."""
         self._backoff.looking.fail(time.monotonic())
         verdict = Verdict.because(State.RETRYING, of_error(error))
         for name in names:

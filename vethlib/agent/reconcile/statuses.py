@@ -285,7 +285,7 @@ class Statuses:
         text = f"{state} ({reason})" if reason else state
         warning = f" ({fields['warning']})" if "warning" in fields else ""
         extra = {"vethlib": fields}
-        _log.log(level, "%s: %s%s%s, for: %s", name, text, warning, f", {acts}" if acts else "", cause, extra=extra)
+        _log.log(level, "%s: %s%s%s, cause: %s", name, text, warning, f", {acts}" if acts else "", cause, extra=extra)
 
     def log_unnamed(self, operation: Operation) -> None:
         """Log an operation on links of which it is not known for which interface they were built."""

@@ -149,7 +149,7 @@ class Watches:
     def watch(self, desired: Desired, names: Iterable[str], observed: Observed) -> bool:
         """Watch the namespaces of these interfaces; return whether one of them was not watched before.
 
-        Events between the look and the watch are lost, so that another look has to follow.
+        Events between the observation and the watch are lost, so that another observation has to follow.
         """
         refs: set[str] = set()
         for ref in {desired.interfaces[name].namespace.ref for name in names}:
@@ -191,8 +191,8 @@ class Watches:
             else:
                 looks |= self.cache.watch_and_read(refs)
         except VethError:
-            # One has ended since the look, or cannot be read, or there are too few descriptors for all of them. The
-            # others have to be watched nevertheless.
+            # One has ended since the observation, or cannot be read, or there are too few descriptors for all of them.
+            # The others have to be watched nevertheless.
             refs = [ref for ref in refs if self._watch_one(ref)]
         places = {}
         for ref in refs:

@@ -50,11 +50,11 @@ class Attachment:
 
     def __init__(self, dependant: Dependant, forget: Callable[[Attachment], None]) -> None:
         if not hasattr(dependant, "host_if_name"):
-            raise InvalidValue("dependant", dependant, "give a Dependant, such as a PacketPort")
+            raise InvalidValue("dependant", dependant, "must be a Dependant, such as a PacketPort")
         self.dependant = dependant
         self.host_if_name = check_lookup_name(dependant.host_if_name, "host_if_name")
         self.netns = check_type(
-            dependant.netns, str, "netns", 'give a reference, as in "blue"; "" is the home namespace'
+            dependant.netns, str, "netns", 'must be a reference, such as "blue"; "" is the home namespace'
         )
         self.link: Link | None = None
         self._place: NetnsId | None = None  # of the link

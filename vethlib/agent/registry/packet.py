@@ -91,7 +91,7 @@ class PacketPort:
         self.offload = offload
         self.on_attached = on_attached
         self.on_detached = on_detached
-        self._session = check_type(session, Session, "session", "give the Session to open its socket with")
+        self._session = check_type(session, Session, "session", "must be a Session")
         self._socket: socket.socket | None = None
 
     def __repr__(self) -> str:

@@ -1,7 +1,7 @@
 """The answer of a running agent to a question about one interface: one line of JSON each way, over its socket.
 
 Any user may ask for the status, which is public anyway. The configuration is only for root and the agent's own user,
-because it may come from files that others cannot read; so is what the agent did, which has values of it.
+because it may come from files that others cannot read; so is what the agent did, which contains values of it.
 """
 
 from __future__ import annotations

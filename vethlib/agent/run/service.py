@@ -189,7 +189,7 @@ class Service:
             self._notifier.alive()
 
     def _finish_look(self, now: float) -> None:
-        """Report the end of a look at everything, if nothing is left to do."""
+        """Report the end of an observation of everything, if nothing is left to do."""
         if self._configurator.behind or not (self.ready or self._is_usable(now)):
             return
         states = summary(self._configurator.status())
@@ -206,7 +206,7 @@ class Service:
                 self._set_outage(reason, str(news.code))
             return
         if self.outage:
-            _log.info("the store is back")
+            _log.info("the store is available again")
             self._set_outage("")
         if isinstance(news, Snapshot):
             good = [parsed.interface for parsed in news.values.values() if parsed.interface is not None]

@@ -1,7 +1,7 @@
 """The report of an agent on itself, in a file beside its statuses.
 
 Statuses cannot contain that report: in an outage of the store they stay as they are, so all interfaces may be
-CONFIGURED while no change of the store reaches the host. Nor can they tell that newer ones cannot be written. And it
+CONFIGURED while no change of the store reaches the host. Nor can they show that newer ones cannot be written. And it
 shows whose the statuses are, also when the agent has ended: a directory is one agent's.
 """
 

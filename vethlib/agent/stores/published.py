@@ -37,7 +37,7 @@ _LONGEST = 1 << 20  # bytes; no status has a tenth of this
 
 BATCH = 0.1  # seconds during which changes are collected
 
-_LOOK = 1.0  # seconds between two looks for the agent, whose end is no event
+_LOOK = 1.0  # seconds between two checks for the agent, whose end causes no event
 
 _FIELDS: Mapping[str, tuple[type, ...]] = {
     "name": (str,),

@@ -187,7 +187,7 @@ def _sees_the_same(process: int) -> bool:
 
 
 def opener(directory: str | os.PathLike[str]) -> Callable[[], int]:
-    """Return what opens a directory for writing: as :meth:`StatusDirectory.open` does, if it is one of these."""
+    """Return a function that opens a directory for writing; for one of these, :meth:`StatusDirectory.open`."""
     return directory.open if isinstance(directory, StatusDirectory) else partial(open_for_writing, absolute(directory))
 
 

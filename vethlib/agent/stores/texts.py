@@ -18,7 +18,7 @@ def check_names(texts: Mapping[str, str]) -> None:
     for name, text in texts.items():
         check_interface_name(name)
         if (inner := name_in(decode(text))) != name:
-            raise InvalidValue("name", inner, f"the key is for {name!r}: name and key have to agree")
+            raise InvalidValue("name", inner, f"must be {name!r}, the name in the key")
 
 
 def means(value: Any, text: str) -> bool:

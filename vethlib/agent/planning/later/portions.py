@@ -1,4 +1,4 @@
-"""A portion of what has to be removed from a link: the rest waits for its next look. Pure.
+"""A portion of what has to be removed from a link: the rest waits for its next observation. Pure.
 
 A tenant can give its link any number of routes, neighbours and addresses with the agent's marks. They are not
 configured, so they are removed, but removing them all at once would keep all other interfaces waiting for seconds.
@@ -23,7 +23,7 @@ AT_ONCE: Final = 512
 """Surplus routes, neighbours or addresses that one operation removes: 10 to 30 ms."""
 
 SURPLUS: Final = AT_ONCE + 1
-"""Surplus routes or neighbours that are read of a link at least: with these, the change is put off for a removal."""
+"""The least number of surplus routes or neighbours to read from a link: with that many, some are removed first."""
 
 _SEVERAL: Final = (ROUTES, NEIGHBOURS)
 

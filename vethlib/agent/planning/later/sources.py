@@ -2,7 +2,7 @@
 
 The kernel refuses such a route until it has checked the address for duplicates, one to two seconds after the link has a
 carrier. A session waits for that; an agent would keep all other interfaces waiting, so it leaves these routes out of an
-operation. They are added by the look that follows when the kernel reports that the address can be used.
+operation. They are added by the observation that follows when the kernel reports that the address can be used.
 
 An address that can be used is checked again if the operation itself removes and adds it: to replace it, to put it in
 order, or because the link joins or leaves a VRF, which sets it down for a moment. So routes that exist wait, too, if
@@ -99,7 +99,7 @@ def _checked_again(operation: ChangeLink, seen: SeenLink, observed: Observed) ->
 
 
 def _may_change_vrf(operation: ChangeLink, observed: Observed) -> bool:
-    """Return whether a link joins or leaves a VRF. A look does not include the former master of each link."""
+    """Return whether a link joins or leaves a VRF. An observation does not include the former master of each link."""
     if MASTER not in operation.changes:
         return False
     masters = (observed.by_name.get((operation.place, name)) for name in operation.changes[MASTER] if name)

@@ -16,7 +16,7 @@ To try a configuration, and to restore the host afterwards:
         undo = inverse(execution.done, before, after, now, begun=execution.begun)
         execute(session, undo.plan)
 
-`refs` are the namespaces of the interfaces, and for the last two looks those of :func:`links_at_stake` as well.
+`refs` are the namespaces of the interfaces, and for the last two observations those of :func:`links_at_stake` as well.
 
 1. Created pairs are deleted, and changed links are changed back, with addresses in their old order and with their old
    labels, flags and owners.
@@ -391,6 +391,6 @@ class _Undoing:
 
 
 def _exists(seen: SeenLink, observed: Observed) -> bool:
-    """Return whether a link that was seen in one look was there in another one, too."""
+    """Return whether a link that was seen in one observation was there in another one, too."""
     other = observed.by_index.get(seen.id)
     return other is not None and is_same_link(seen, None, other.link, other.place, other.cookie)

@@ -31,7 +31,7 @@ _WEIGHTS: Final = {"create": 1.0, "delete": 0.25, "change": 0.25}
 _VALUES: Final = 8  # this many addresses, routes or neighbours, added or removed, cost as much as a pair: 50 µs each
 
 _PASSING: Final = (LinkExists, LinkNotFound, NetnsNotFound)
-"""Errors that mean that the host has changed since the last look. The next look finds out how."""
+"""Errors that mean that the host has changed since the last observation. The next observation finds out how."""
 
 
 class Choice:

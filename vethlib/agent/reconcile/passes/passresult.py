@@ -38,15 +38,15 @@ class InterfaceResult:
 
 @dataclass(slots=True)
 class PassResult:
-    """The result for the interfaces in `names`: the last look, and the plan after it.
+    """The result for the interfaces in `names`: the last observation, and the plan after it.
 
     `done` are the operations that were carried out, in order. `errors` has the refusal of the kernel for each interface
     that is still to be changed; `held` has the reason why something still to be done was not tried. `unseen` are the
-    interfaces that wait for a namespace that could not be looked into, and has to be tried again. Nothing was done yet
+    interfaces that wait for a namespace that could not be inspected, and has to be tried again. Nothing was done yet
     for those that are `deferred`, because there was too much to do; of their operations, `left` can be carried out as
     planned. `duplicates` has the interfaces with a duplicate address, `detecting` those with an address that is still
     being checked, and `postponed` those with a route that waits for its source, each with the reason. `unfinished` are
-    interfaces of whose surplus only a portion was removed: the next look at them has to wait.
+    interfaces of whose surplus only a portion was removed: the next observation of them has to wait.
 
     `leftovers` is true if a pair that belongs to no interface could not be deleted. `unrecorded` is the number of pairs
     that have the marks of this label and are not owned. `at_rest` is true if the whole host was looked at, once, and
@@ -105,7 +105,7 @@ class PassResult:
         self.plan = replace(self.plan, found={**self.plan.found, **seen})
 
     def add_settled(self, observed: Observed, found: Mapping[str, SeenLink]) -> None:
-        """Add interfaces whose links were found to be as configured without a look of the pass."""
+        """Add interfaces whose links were found to be as configured without an observation of the pass."""
         self.names |= found.keys()
         verdicts = {**self.plan.verdicts, **dict.fromkeys(found, Verdict(State.CONFIGURED))}
         self.plan = replace(self.plan, verdicts=verdicts, found={**self.plan.found, **found})
@@ -129,7 +129,7 @@ class PassResult:
         self.plan = replace(self.plan, verdicts=verdicts, found=found)
 
     def is_undisturbed(self) -> bool:
-        """Return whether a later look would judge every interface the same, unless something happens."""
+        """Return whether a later observation would judge every interface the same, unless something happens."""
         return not (self.done or self.errors or self.held or self.unseen or self.deferred) and not (
             self.leftovers or self.duplicates or self.detecting or self.postponed
         )

@@ -4,8 +4,8 @@ If a pass would create more pairs than one pass may, the others are created as p
 time. Other passes have their turn in between. The namespaces of these pairs are watched when all are created: each
 watched namespace makes every event of a link more expensive, and creating a pair causes a dozen. When a namespace is
 first watched, everything in it is read, and from then on every change is an event (in the home namespace, since the
-start). So a pair that is then still as it was created needs no look of its own. All other pairs get a look: those that
-other programs have changed meanwhile, and those with settings that are in no message.
+start). So a pair that is then still as it was created needs no observation of its own. All other pairs get an
+observation: those that other programs have changed meanwhile, and those with settings that are in no message.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["PlannedCreation"]
 class PlannedCreation:
     """Creates pairs that a pass has planned and left, and then looks at them.
 
-    `causes` has their interfaces, each with the cause of the look at it.
+    `causes` has their interfaces, each with the cause of its observation.
     """
 
     def __init__(

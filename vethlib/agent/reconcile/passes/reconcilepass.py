@@ -69,7 +69,7 @@ class ReconcilePass:
         self._done: list[Operation] = []
         self._errors: dict[str, VethError] = {}
         self._unplanned: dict[str, VethError] = {}
-        self._is_whole = False  # the last look was at the whole host
+        self._is_whole = False  # the last observation was of the whole host
         self._freed: set[str] = set()  # interfaces that may have a name that another one has given up
         self._choice = Choice(owners.session, owners.backoff)
         self._aside: list[tuple[PassResult, set[str], dict[str, Reason]]] = []
@@ -79,7 +79,7 @@ class ReconcilePass:
         self._first: Mapping[str, FirstLook] = {}
 
     def expect(self, created: Sequence[CreatedPair], looks: Mapping[str, FirstLook]) -> None:
-        """Skip the look at those of these pairs that are still as they were created.
+        """Skip the observation of the pairs that are still as they were created.
 
         `looks` has what each of their namespaces had when it was first watched.
         """
@@ -87,7 +87,7 @@ class ReconcilePass:
         self._first = looks
 
     def run(self) -> PassResult:
-        """Run the pass. Raises VethError if looking is impossible."""
+        """Run the pass. Raises VethError if the host cannot be observed."""
         observed, settled = self._settled() if self._created else (_NOTHING, {})
         self._names |= self._desired.with_peers(self.scope.names.keys() - settled.keys())
         if self._names or self._freed or not settled:
@@ -135,7 +135,8 @@ class ReconcilePass:
             if not self._watch(observed, planned) and not acting:
                 break
         else:
-            # A namespace has been watched only since the last look, so a change in between may have caused no event.
+            # A namespace has been watched only since the last observation, so a change in between may have caused no
+            # event.
             names = self._names & self._desired.names()
             self._owners.occasions.look_at(dict.fromkeys(names, "its namespace is watched"))
         if self._desired.deleted:
@@ -168,7 +169,7 @@ class ReconcilePass:
             self._unrecorded = len(owned.unrecorded) if self._desired.is_known else 0
             self._freed |= self._desired.claim_seen(self._names, observed)
             self._observer.learn(owned, observed)
-            # The looks after acting are at these interfaces only, because nothing else was changed.
+            # The observations after acting are of these interfaces only, because nothing else was changed.
             self._everything = False
             return observed, owned
         while True:
@@ -184,7 +185,7 @@ class ReconcilePass:
     def _gone(self, owned: OwnedPairs) -> set[str]:
         """Return the deleted interfaces of which nothing is left, not even a recorded pair that was not found.
 
-        A record of the latter is kept until a look at the whole host, or until there are many of them.
+        A record of the latter is kept until an observation of the whole host, or until there are many of them.
         """
         known, record = self._observer.known, self._records.record
         deleted = self._desired.deleted
@@ -198,7 +199,7 @@ class ReconcilePass:
         return OwnedPairs(observed, self._owners.label, self._records.record, self._desired.interfaces)
 
     def _record(self, observed: Observed, owned: OwnedPairs, planned: Plan) -> None:
-        """Record what the look has found, before anything is done about it."""
+        """Record what the observation has found, before anything is done about it."""
         if self._records.record.adopts and not self._desired.is_known:
             return  # pairs are adopted by the configuration, and only until something is recorded
         self._records.write(
@@ -295,7 +296,7 @@ class ReconcilePass:
         return operations, result
 
     def _unseen(self, observed: Observed) -> set[str]:
-        """Return the interfaces whose pair has an end in a namespace that could not be looked into."""
+        """Return the interfaces whose pair has an end in a namespace that could not be inspected."""
         refused = {ref for ref, netns in observed.netns.items() if netns.refused}
         if not refused:
             return set()
@@ -328,9 +329,9 @@ class ReconcilePass:
         return execution.made
 
     def _set_aside(self, operations: Iterable[Operation], result: PassResult) -> None:
-        """Look no further at interfaces of which only a portion was removed, nor at their peers.
+        """Observe no further the interfaces of which only a portion was removed, nor their peers.
 
-        Each look reads all that is left, and a pair is not judged without one of its ends.
+        Each observation reads all that is left, and a pair is not judged without one of its ends.
         """
         if not self._choice.unfinished:
             return

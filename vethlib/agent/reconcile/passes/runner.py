@@ -31,7 +31,7 @@ LONGEST_REST: Final = 10.0
 """Seconds between two portions of what has to be removed from a link with very many values."""
 
 DEAF_LOOK: Final = 0.5
-"""Seconds between two looks at an interface in a namespace whose events are ignored."""
+"""Seconds between two observations of an interface in a namespace whose events are ignored."""
 
 
 class PassRunner:
@@ -53,7 +53,7 @@ class PassRunner:
         self._creation: PlannedCreation | None = None  # of more pairs than one pass may create
         self._creation_is_next = False  # after an urgent pass, so that it does not wait as long as there are any
         self._values_seen: dict[str, int] = {}  # routes and neighbours of the links that have any
-        self._outcomes_at_rest: Counter[str] = Counter()  # of the last look after which nothing was left to do
+        self._outcomes_at_rest: Counter[str] = Counter()  # of the last one after which nothing was left to do
 
     @property
     def has_work(self) -> bool:
@@ -127,11 +127,11 @@ class PassRunner:
 
     def _fail(self, scope: Scope, error: BaseException) -> None:
         """Look at everything again: the state of the host is unknown now, in particular after an interruption."""
-        self._occasions.restore(scope, "what is there is not known")
+        self._occasions.restore(scope, "the state of the host is unknown")
         if not isinstance(error, Exception):
             raise error
         names = scope.names.keys() | self._desired.names() if scope.everything else scope.names
-        self._reporter.fail(names, foreseen(error, "look"))
+        self._reporter.fail(names, foreseen(error, "observe the host"))
 
     def _create(self, planned: Sequence[Operation], scope: Scope) -> set[str]:
         """Begin to create what a pass has left, unless something else is being created. Return its interfaces."""
@@ -143,7 +143,7 @@ class PassRunner:
         return names
 
     def _is_at_rest(self) -> bool:
-        """Look at the whole host, and return whether it is as it was when nothing was left to do."""
+        """Observe the whole host, and return whether it is as it was when nothing was left to do."""
         with self._counters.timing("bout"), self._counters.timing("look"):
             if not self._observer.is_at_rest(self._desired):
                 return False
@@ -152,12 +152,12 @@ class PassRunner:
         return True
 
     def _put_off(self, result: PassResult, seconds: float) -> None:
-        """Schedule the next looks at interfaces of which only a portion was removed: they take a share of the time."""
+        """Schedule the next observations of interfaces with a surplus left: they take a share of the time."""
         if result.unfinished:
             self._backoff.put_off(result.unfinished, time.monotonic() + min(SHARE * seconds, LONGEST_REST))
 
     def _keep_pace(self, scope: Scope, result: PassResult, began: float) -> None:
-        """Schedule the next looks: later after costly ones, and regularly where events are ignored."""
+        """Schedule the next observations: later after costly ones, and regularly where events are ignored."""
         now, watches = time.monotonic(), self._observer.watches
         self._note_values(result)
         # Events that were caused by this agent do not count as noise.
@@ -177,7 +177,7 @@ class PassRunner:
                 self._occasions.look_later(name, now + DEAF_LOOK)
 
     def _values(self, name: str) -> int:
-        """Return how many addresses, routes and neighbours an interface is to have, or had at the last look at it."""
+        """Return how many addresses, routes and neighbours an interface should have, or had when last observed."""
         interface, status = self._desired.interfaces.get(name), self._statuses.now.get(name)
         configured = 0
         if interface is not None:

@@ -1,7 +1,7 @@
 """A connection to one member of etcd: blocking calls with deadlines, and errors for operators.
 
-Every call has a deadline, because a silent peer is no error to TCP. Each connection has a channel that shares nothing
-with others, so that the backoff of an earlier connection does not delay it.
+Every call has a deadline, because TCP does not report a silent peer as an error. Each connection has a channel that
+shares nothing with others, so that the backoff of an earlier connection does not delay it.
 
 Data of other users arrives in the answers to Range and Watch. An answer to Range is not received if it is longer than a
 value may be: see :mod:`.paging`. A watch cannot choose, so its answers may be as long as etcd sends them.

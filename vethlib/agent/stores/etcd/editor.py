@@ -40,7 +40,7 @@ _Known: TypeAlias = Mapping[bytes, tuple[Raw, int]]
 _MOST_LOST = 100  # transactions in a row that may fail because others have written one of their keys
 _BYTES = 1 << 20  # in one transaction; etcd accepts 1.5 MiB (--max-request-bytes)
 
-_BUSY = f"others changed these keys {_MOST_LOST} times before the change could be made"
+_BUSY = f"other programs changed these keys {_MOST_LOST} times before the change could be made: run the command again"
 
 
 class EtcdEditor:
@@ -135,7 +135,7 @@ class EtcdEditor:
             message = " and ".join(name_at(key, self._prefix) for key in batch) + f": {message}"
         if len(edits) + len(left) > len(batch):
             done = "deleted" if None in left.values() else "stored"
-            message += f"; {done} {len(edits)} of {len(edits) + len(left)} before"
+            message += f"; {len(edits)} of {len(edits) + len(left)} were {done} before the error"
         if batch and not isinstance(error, Denied):
             message += "; changes in progress may have been made, too: run the command again"
         cut = StoreError(message, path=error.path, reason=error.reason, errno=error.errno, code=error.code)
@@ -179,7 +179,7 @@ class EtcdEditor:
             return error
         if inner == name:
             return None
-        return InvalidValue("name", inner, f"the key is for {name!r}: name and key have to agree")
+        return InvalidValue("name", inner, f"must be {name!r}, the name in the key")
 
     def _edit(self, key: bytes, text: str | None, before: _Known) -> Edit:
         op = "delete" if text is None else "change" if key in before else "add"

@@ -174,7 +174,7 @@ def _published(
 
 
 def _agent(connection: Connection, label: str) -> Alive | None:
-    """Read who has written the liveness key of a label last."""
+    """Read which agent has written the liveness key of a label last."""
     try:
         liveness = connection.get(liveness_key(label).encode())
     except TooLarge:

@@ -18,7 +18,7 @@ def prefix_of(label: str) -> bytes:
 
 
 def name_at(key: bytes, prefix: bytes) -> str:
-    """Return the name for a key; ``key:…`` if the key is no interface's."""
+    """Return the name for a key; ``key:…`` if it is not the key of an interface."""
     name, _ = name_for(key[len(prefix) :])
     return name
 

@@ -146,7 +146,7 @@ class DirectoryStore:
             except StoreError as error:
                 if error.errno == errno.ETIMEDOUT:
                     raise  # the file system does not answer, so watching it would not help either
-                # If the directory was created after the look and before the watch, there is no event: look again.
+                # A directory that was created after this check and before the watch causes no event: check again.
                 watch.wait()
                 return self._look(watch, seen)
         except StoreError as error:

@@ -61,7 +61,7 @@ class _File:
 
     @property
     def decisive(self) -> list[str]:
-        """The names that tell whose file it is: its own, beside which links say nothing, else those of all links."""
+        """The names that show which key the file is for: its own name if it has one here, else those of all links."""
         return [name for name in self.names if name == os.path.basename(self.real)] or self.names
 
 
@@ -346,7 +346,7 @@ def _spots(files: list[_File]) -> dict[str, list[_Spot]]:
 
 
 def _problems(files: list[_File]) -> dict[str, _File]:
-    """Return the files whose elements are unknown, by the names that tell whose they are."""
+    """Return the files whose elements are unknown, by the names that show which keys they are for."""
     return {name: file for file in files if file.problem is not None for name in file.decisive}
 
 

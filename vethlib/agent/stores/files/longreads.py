@@ -1,7 +1,7 @@
 """When files that take long to read are read: all of them together, for up to a tenth of the time.
 
 1. After a file has taken long, all files that may take long rest for ten times as long. A rest of that file alone would
-   be in vain, because whoever can write the file can also rename it, or delete it and create a new one.
+   be in vain, because a user who can write the file can also rename it, or delete it and create a new one.
 2. During a rest, a file is expected to be quick if its name was quick at about the same size, or if it is much smaller
    than any that took long. The others wait, and so does every other name of a file that took long. Symbolic links are
    judged by name alone, since only a file system knows the size of a target; once one has taken long, all of them wait.
