@@ -130,7 +130,7 @@ SCENARIOS = {
             "put - --store dir:HERE/conf",
             0,
             "+ a  HERE/conf/a.json\n+ b  HERE/conf/b.json\nstored: added 2 interfaces",
-            "warning: HERE/conf did not exist: it was created",
+            "warning: HERE/conf did not exist and was created",
             both(one("a", "b"), one("b", "a")),
         ),
         Step(
@@ -144,7 +144,7 @@ SCENARIOS = {
             "put - --store dir:HERE/conf",
             0,
             "~ b  HERE/conf/b.json\n+ c  HERE/conf/c.json\nstored: added 1 interface, changed 1 interface",
-            "warning: c: peer a points at b, not here\n"
+            "warning: c: peer a names b as its peer, not this interface\n"
             "warning: a has the MTU 1500 (the default), b 1400: packets above 1400 bytes are lost",
             both(one("b", "a", mtu=1400), one("c", "a")),
         ),
@@ -155,14 +155,16 @@ SCENARIOS = {
             "vethctl: dir:HERE/conf: there is no interface 'd'\n"
             "  to see all interfaces: vethctl list --store dir:HERE/conf",
         ),
-        Step("del x --prefix --store dir:HERE/conf", 2, "", "vethctl: dir:HERE/conf: no interface begins with 'x'"),
+        Step(
+            "del x --prefix --store dir:HERE/conf", 2, "", "vethctl: dir:HERE/conf: no interface name begins with 'x'"
+        ),
         Step("del c --store dir:HERE/conf", 0, "- c  HERE/conf/c.json\nstored: deleted 1 interface"),
         Step("list --store dir:HERE/nowhere", 2, "", "vethctl: HERE/nowhere does not exist: create the directory"),
         Step(
             "list",
             1,
             "",
-            "vethctl: missing: --store\n  give --store dir:PATH or etcd://HOST:PORT, or set VETHLIB_STORE",
+            "vethctl: --store is missing\n  give --store dir:PATH or etcd://HOST:PORT, or set VETHLIB_STORE",
         ),
     ],
     "links are shown": [
@@ -235,8 +237,8 @@ def _without_what_differs(text: str, here: Path) -> str:
 TRIALS = {
     "answered-no": "the answer was no",
     "confirm-undo": "vethctl confirm --undo",
-    "failed": "it could not continue",
-    "incomplete": "not all of it could be done",
+    "failed": "vethctl could not continue",
+    "incomplete": "some of the changes could not be made",
     "no-reader": "nobody reads the output",
     "not-confirmed": "not confirmed in time",
     "terminal-gone": "the terminal is gone",

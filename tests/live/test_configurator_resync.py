@@ -226,7 +226,7 @@ def test_a_bad_value_that_is_deleted_shields_nothing_any_more(configurator: Conf
 
 def test_a_bad_value_of_which_nothing_is_there_is_only_said(configurator: Configurator) -> None:
     with nothing_changes():
-        configurator.refuse("a", [*BAD, InvalidValue("type", 7, "the only type is VETH (0)")])
+        configurator.refuse("a", [*BAD, InvalidValue("type", 7, "must be VETH (0), the only type")])
         told = settle(configurator)
     assert told.keys() == {"a"}
     assert states(configurator) == {"a": "INVALID: invalid-value(mtu), invalid-value(type)"}

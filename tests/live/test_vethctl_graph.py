@@ -171,9 +171,9 @@ def test_a_watch_that_is_stopped_while_it_writes_succeeds_and_leaves_a_whole_fil
     ("argv", "message", "field"),
     [
         (["-o", "x.png"], "--output 'x.png': unknown format", "--output"),
-        (["--offline"], "--offline is for files", "--offline"),
-        (["--watch"], "--watch rewrites a file", "--watch"),
-        (["--watch", "-o", "x.svg", str(EXAMPLES)], "--watch is for this host, not for files", "--watch"),
+        (["--offline"], "--offline needs files", "--offline"),
+        (["--watch"], "--watch needs a file or a terminal", "--watch"),
+        (["--watch", "-o", "x.svg", str(EXAMPLES)], "--watch draws this host, not files", "--watch"),
     ],
 )
 def test_what_cannot_be_drawn_is_said(vethctl: Vethctl, argv: list[str], message: str, field: str) -> None:

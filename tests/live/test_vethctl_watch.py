@@ -200,7 +200,7 @@ def test_it_ends_after_so_long(vethctl: Vethctl) -> None:
 @pytest.mark.parametrize(
     ("argv", "message", "field"),
     [
-        ([""], "LINK@NETNS '': must be NAME, @NETNS or NAME@NETNS, as in 'veth*@ns1'", "LINK@NETNS"),
+        ([""], "LINK@NETNS '': must be NAME, @NETNS or NAME@NETNS, such as 'veth*@ns1'", "LINK@NETNS"),
         (["@pid:x"], "LINK@NETNS 'pid:x': ", "LINK@NETNS"),
         (["--only", "links"], "--only 'links': must be a list of netns, link, address, state", "--only"),
         (["--count", "0"], "--count '0': must be a positive integer", "--count"),

@@ -33,11 +33,11 @@ class Answer(NamedTuple):
 
 
 KEEP: Final = Answer("", "")
-"""The answer that is no reason to undo."""
+"""The answer that keeps the changes."""
 
 NO_READER: Final = Answer("no-reader", "nobody reads the output")
-FAILED: Final = Answer("failed", "it could not continue")
-INCOMPLETE: Final = Answer("incomplete", "not all of it could be done")
+FAILED: Final = Answer("failed", "vethctl could not continue")
+INCOMPLETE: Final = Answer("incomplete", "some of the changes could not be made")
 _GONE: Final = Answer("terminal-gone", "the terminal is gone")
 _LATE: Final = Answer("not-confirmed", "not confirmed in time")
 _NO: Final = Answer("answered-no", "the answer was no")
@@ -137,7 +137,7 @@ def _terminal() -> Iterator[int | None]:
         try:
             # TCSAFLUSH would wait until all output is shown: for ever, after Ctrl-S.
             tty.setcbreak(fd, termios.TCSANOW)
-            termios.tcflush(fd, termios.TCIFLUSH)  # keys typed before the question are no answer
+            termios.tcflush(fd, termios.TCIFLUSH)  # keys typed before the question do not answer it
             yield fd
         finally:
             try:

@@ -17,8 +17,8 @@ __all__ = ["agent_by_now", "agent_in_the_way", "refuse_beside_agent", "warn_besi
 def agent_in_the_way(output: Output, label: str, *, force: bool) -> str:
     """Describe the process of the agent of a label on this host; "" if there is none, or with `force`.
 
-    A process that only holds the abstract name of the agent, as any user may, does not count. If it cannot be known,
-    that is a warning.
+    A process that only holds the abstract name of the agent, as any user may, does not count. If it cannot be
+    determined, this prints a warning.
     """
     try:
         return "" if force else _agent_of(label)
@@ -29,7 +29,7 @@ def agent_in_the_way(output: Output, label: str, *, force: bool) -> str:
 
 
 def agent_by_now(label: str, *, force: bool) -> str:
-    """Do as :func:`agent_in_the_way`, which has warned if it cannot be known: so this does not."""
+    """Return the same as :func:`agent_in_the_way`, which has already warned if it cannot be determined."""
     try:
         return "" if force else _agent_of(label)
     except NoUnixSockets:

@@ -38,7 +38,7 @@ from .reporting import report_each
 __all__ = ["Tried", "attempt", "irreversible_parts", "report_irreversible", "report_undone", "to_be_undone"]
 
 
-_PAUSES: Final = (0.1, 0.5)  # seconds before the look for an undo is repeated
+_PAUSES: Final = (0.1, 0.5)  # seconds before the observation for an undo is repeated
 
 
 @dataclass(slots=True)
@@ -138,7 +138,7 @@ def attempt(
             undoing.after = undoing.observe()
             progress.clear()
             # A full pipe must not prolong the trial.
-            with time_limit(seconds, lambda: Unread(errno.EPIPE, "it was not read in time")):
+            with time_limit(seconds, lambda: Unread(errno.EPIPE, "the output was not read in time")):
                 show(tried.execution, planned.plan)
                 answer = _explain_question(tried.execution, desired.label, seconds, output)
             tried.answer = ask(trial, signals, seconds) if answer is None else answer
@@ -157,7 +157,7 @@ def attempt(
 
 
 def _explain_question(execution: Execution, label: str, seconds: float, output: Output) -> Answer | None:
-    """Print how to answer; or return the answer if there is no need to wait for one."""
+    """Print how to answer; or return the answer if none has to be awaited."""
     if execution.errors:
         return INCOMPLETE
     if not execution.done:
@@ -172,7 +172,7 @@ def _explain_question(execution: Execution, label: str, seconds: float, output: 
 
 
 class _Undoing:
-    """Everything needed to undo a plan; `after` is the state observed after its execution, if that came so far."""
+    """Everything needed to undo a plan; `after` is the state observed after its execution, if that was reached."""
 
     def __init__(
         self, session: Session, desired: Desired, records: RecordFile, planned: Planned, progress: Progress

@@ -111,7 +111,7 @@ def without_command(version: str = "") -> Parser:
 
 def _without_command(argv: list[str]) -> Namespace:
     without_command(_version(argv)).read(argv)
-    raise UsageError("missing: COMMAND", field="COMMAND", hint=f"one of: {', '.join(COMMANDS)}; try: {_HELP}")
+    raise UsageError("COMMAND is missing", field="COMMAND", hint=f"one of: {', '.join(COMMANDS)}; try: {_HELP}")
 
 
 def _version(argv: list[str]) -> str:

@@ -20,7 +20,7 @@ from .shared import (
 __all__ = ["COMMANDS"]
 
 _AGENT_HELP = f"""{STORE_HELP}
-  lease=S              published statuses expire S seconds after the agent is gone (default: 15)
+  lease=S              published statuses expire S seconds after the agent has ended (default: 15)
   heartbeat=S          seconds between signs of life of the agent (default: 2)"""
 
 
@@ -61,7 +61,7 @@ def _add_agent(parser: Parser) -> None:
     )
     text = "notify of each change of a state: exec:/PATH [ARGUMENT…], https://… or url-file:PATH (repeatable)"
     parser.option("--hook", variable=True, metavar="HOOK", action="append", default=[], help=text)
-    text = "notify only of changes to these states, as in FAILED,RETRYING,removed (default: all)"
+    text = "notify only of changes to these states, such as FAILED,RETRYING,removed (default: all)"
     parser.option("--hook-states", variable=True, metavar="STATE,…", help=text)
     parser.option(
         "--hook-timeout",
@@ -77,15 +77,15 @@ def _add_agent(parser: Parser) -> None:
 def _add_status(parser: Parser) -> None:
     text = "interfaces, by name, full key or pattern with * and ? (default: all)"
     parser.add_argument("names", nargs="*", metavar="NAME", completes="interface", help=text)
-    text = "show only interfaces in these states, as in retrying,failed (repeatable)"
+    text = "show only interfaces in these states, such as retrying,failed (repeatable)"
     parser.option("--state", type=state_names, action="append", default=[], metavar="STATE[,STATE…]", help=text)
-    text = "show only interfaces with one of these codes of reasons, as in link-foreign,peer-failed (repeatable)"
+    text = "show only interfaces with one of these reason codes, such as link-foreign,peer-failed (repeatable)"
     parser.option("--code", type=reason_codes, action="append", default=[], metavar="CODE[,CODE…]", help=text)
     text = "read the statuses from an etcd, etcd://HOST:PORT, not from this host (default: $VETHLIB_STORE)"
     parser.option("--store", variable=True, metavar="URL", completes="store", help=text)
     which = parser.add_mutually_exclusive_group()
     add_label(parser, among=which)
-    parser.option("--all-labels", action="store_true", help="show one line per label in the etcd", among=which)
+    parser.option("--all-labels", action="store_true", help="show one line for each label in the etcd", among=which)
     add_status_directory(parser)
     parser.option("--watch", action="store_true", help="show the statuses again after each change")
 
@@ -120,7 +120,7 @@ COMMANDS = {
         "show the interfaces of the agent: state, since when, and the reason",
         _add_status,
         "Without an etcd, the statuses are those of the agent of this host. With one, an interface is PENDING until\n"
-        "its agent has read the stored configuration; if the etcd is down, the agent of this host is asked instead.\n"
+        "its agent has read the stored configuration; if the etcd is down, those on this host are shown instead.\n"
         "The last line counts the states. For everything about one interface: vethctl describe\n"
         "exit codes:\n"
         "  0  all shown interfaces are CONFIGURED\n"

@@ -59,9 +59,10 @@ def _add_confirm(parser: Parser) -> None:
 
 
 _TRY = """\
-With --try, you are asked on the terminal whether to keep the changes; `vethctl confirm` from elsewhere keeps them, too.
-They are undone if the answer is no, if there is none in time, on Ctrl-C and SIGTERM, and if the terminal, connection or
-reader of the output is gone. SIGKILL leaves them in place. Changes that could not be undone are refused at the start.
+With --try, vethctl asks on the terminal whether to keep the changes; they can also be kept by running `vethctl confirm`
+elsewhere. They are undone if the answer is no or is not given in time, on Ctrl-C and SIGTERM, and if the terminal or
+the connection is lost, or the output is no longer read. SIGKILL leaves them in place. Changes that could not be undone
+are refused at the start.
 exit codes of --try: 0 or 3 kept; 4 undone; 2 refused, undone only in part, or kept with an interface that is FAILED
 examples:
   vethctl apply /etc/vethlib --prune --timeout 30s

@@ -18,7 +18,7 @@ def _add_create(parser: Parser) -> None:
     for end in ("a", "b"):
         letter = end.upper()
         parser.option(f"--{end}-mac", metavar="MAC", help=f"MAC address of {letter} (default: chosen by the kernel)")
-        text = f"address for {letter}, as in '10.0.0.1/24 brd + label veth1:1' (repeatable)"
+        text = f"address for {letter}, such as '10.0.0.1/24 brd + label veth1:1' (repeatable)"
         parser.option(f"--{end}-addr", metavar="IP/PREFIX", action="append", default=[], help=text)
         text = f"whether {letter} has IPv6 (default: that of new links in its namespace)"
         parser.option(f"--{end}-ipv6", type=one_of("on", "off"), metavar="on|off", help=text)
@@ -26,12 +26,12 @@ def _add_create(parser: Parser) -> None:
         parser.option(f"--{end}-altname", metavar="NAME", action="append", default=[], help=text)
         text = f"existing bridge or VRF that {letter} is attached to"
         parser.option(f"--{end}-master", metavar="NAME", default="", help=text)
-        text = f"sysctl of {letter}, as in rp_filter=0 or ipv6.forwarding=1 (repeatable)"
+        text = f"sysctl of {letter}, such as rp_filter=0 or ipv6.forwarding=1 (repeatable)"
         how: dict[str, Any] = {"type": assignment, "metavar": "NAME=VALUE", "action": "append", "default": []}
         parser.option(f"--{end}-sysctl", help=text, **how)
-        text = f"route over {letter}, as in 'default via 10.0.0.1' (repeatable)"
+        text = f"route over {letter}, such as 'default via 10.0.0.1' (repeatable)"
         parser.option(f"--{end}-route", type=route, metavar="ROUTE", action="append", default=[], help=text)
-        text = f"permanent neighbour over {letter}, as in '10.0.0.9 lladdr 02:00:00:00:00:09' (repeatable)"
+        text = f"permanent neighbour over {letter}, such as '10.0.0.9 lladdr 02:00:00:00:00:09' (repeatable)"
         how |= {"type": neighbour, "metavar": "NEIGHBOUR"}
         parser.option(f"--{end}-neighbour", help=text, **how)
         text = f"whether {letter} leaves checksums and segmentation to a network card (default: on)"
@@ -54,7 +54,7 @@ def _add_set(parser: Parser) -> None:
     parser.option("--mac", metavar="MAC", help="its MAC address")
     parser.option("--mtu", type=number, metavar="BYTES", help="its MTU")
     parser.option("--alias", metavar="TEXT", help='its alias; "" removes it')
-    address = "address, replacing all others, as in '10.0.0.1 peer 10.0.0.2/32' (repeatable)"
+    address = "address, replacing all others, such as '10.0.0.1 peer 10.0.0.2/32' (repeatable)"
     parser.option("--addr", metavar="IP/PREFIX", action="append", help=address)
     parser.option("--ipv6", type=one_of("on", "off"), metavar="on|off", help="whether it has IPv6")
     parser.option("--txqlen", type=number, metavar="N", help="length of its transmit queue, in packets")
@@ -64,9 +64,9 @@ def _add_set(parser: Parser) -> None:
     parser.option("--altname", metavar="NAME", action="append", help=text)
     text = "existing bridge or VRF that it is attached to; '' detaches it"
     parser.option("--master", metavar="NAME", help=text)
-    text = "one of its sysctls, as in rp_filter=0 or ipv6.forwarding=1 (repeatable)"
+    text = "one of its sysctls, such as rp_filter=0 or ipv6.forwarding=1 (repeatable)"
     parser.option("--sysctl", type=assignment, metavar="NAME=VALUE", action="append", help=text)
-    text = "route over it, as in 'default via 10.0.0.1', replacing all that vethlib has added (repeatable)"
+    text = "route over it, such as 'default via 10.0.0.1', replacing all that vethlib has added (repeatable)"
     parser.option("--route", type=route, metavar="ROUTE", action="append", help=text)
     text = "permanent neighbour over it, replacing all that vethlib has added (repeatable)"
     parser.option("--neighbour", type=neighbour, metavar="NEIGHBOUR", action="append", help=text)
@@ -143,9 +143,9 @@ COMMANDS = {
         "list, add and delete named namespaces, and run programs in them, like `ip netns`",
         _add_netns,
         """\
-exec replaces vethctl with the program, which sees the links of the namespace in /sys, and the files in /etc/netns/NAME
-in place of those in /etc. The exit code is that of the program, 127 if it does not exist, 126 if it cannot be run. All
-words after NETNS are for the program.
+exec replaces vethctl with the program, which finds the links of the namespace in /sys, and the files of /etc/netns/NAME
+in place of those in /etc. The exit code is that of the program, 127 if it does not exist, or 126 if it cannot be run.
+All words after NETNS are passed to the program.
 examples: vethctl netns add ns1 ns2
           vethctl netns exec ns1 ping -c1 10.0.0.2""",
     ),

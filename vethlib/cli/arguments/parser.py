@@ -62,7 +62,7 @@ class Name(str):
 
 
 def at_separator(argv: list[str]) -> tuple[list[str], list[Name]]:
-    """Split a command line at the first "--"; what follows it are no flags."""
+    """Split a command line at the first "--"; the words after it are not flags."""
     end = argv.index("--") if "--" in argv else len(argv)
     return argv[:end], [Name(word) for word in argv[end + 1 :]]
 
@@ -70,10 +70,11 @@ def at_separator(argv: list[str]) -> tuple[list[str], list[Name]]:
 class Parser(argparse.ArgumentParser):
     """The parser of a command. Raises UsageError where argparse would exit.
 
-    Some flags have a variable, VETHLIB_LABEL for --label: those that describe the surroundings (where a store is, whose
-    label), configure the agent, whose service has nothing but its environment, or set how northbound files are applied,
-    how long to wait, and how to show results. Flags that choose an object, or give it a value, have none: the variables
-    of a hook, such as VETHLIB_NAME, would rename links.
+    The default of some flags comes from an environment variable, such as VETHLIB_LABEL for --label. These flags
+    describe the environment (the store, the label), configure the agent (whose service is configured by variables
+    alone), or set how northbound files are applied, how long to wait, and how results are shown. Flags that select an
+    object or give it a value have no variable: otherwise, the variables of a hook, such as VETHLIB_NAME, would rename
+    links.
     """
 
     def __init__(self, usage: str, description: str, more: str) -> None:
@@ -171,7 +172,7 @@ class Parser(argparse.ArgumentParser):
         for name, problem in self.invalid.items():
             flag = self.variables[name]
             if self._option_string_actions[flag].dest not in given:
-                raise UsageError(f"{name} {problem}", field=name, hint=f"or unset it and give {flag}")
+                raise UsageError(f"{name} {problem}", field=name, hint=f"correct it, or unset it and give {flag}")
 
     def _refuse_stores(self, args: argparse.Namespace) -> None:
         """Refuse a store in place of an argument that is not a flag."""
@@ -198,18 +199,18 @@ class Parser(argparse.ArgumentParser):
         cause = sys.exc_info()[1]
         if isinstance(cause, argparse.ArgumentError):
             field, message = cause.argument_name or "", cause.message.replace("with argument ", "with ")
-            # Errors of our types begin with the value: --timeout 'soon': must be seconds, as in 2.5
+            # Errors of our types begin with the value: --count '0': must be a positive integer
             message = f"{field}{' ' if message.startswith(chr(39)) else ': '}{message}" if field else message
         required = "the following arguments are required: "
         if message.startswith(required):
             field = message.removeprefix(required)
-            message = f"missing: {field}"
+            message = f"{field} {'are' if ', ' in field else 'is'} missing"
         raise UsageError(message, field=field, hint=f"usage: {self.usage}")
 
 
 def _refuse_store(word: str) -> None:
     if word.startswith("etcd://") or (word.startswith("dir:/") and not os.path.lexists(word)):
-        raise UsageError(f"{word!r} is a store", field="--store", hint="give it with --store")
+        raise UsageError(f"{word!r} is the URL of a store", field="--store", hint="give it with --store")
 
 
 def given(value: str | None, flag: str, example: str) -> str:
@@ -217,7 +218,7 @@ def given(value: str | None, flag: str, example: str) -> str:
     if value:
         return value
     variable = f"VETHLIB_{flag.removeprefix('--').upper()}"
-    raise UsageError(f"missing: {flag}", field=flag, hint=f"give {flag} {example}, or set {variable}")
+    raise UsageError(f"{flag} is missing", field=flag, hint=f"give {flag} {example}, or set {variable}")
 
 
 def json_wins(args: argparse.Namespace, over: str) -> bool:
@@ -273,7 +274,7 @@ def seconds(text: str) -> float:
         value = -1
     if 0 <= value < math.inf:
         return value
-    raise argparse.ArgumentTypeError(f"{text!r}: must be seconds, or a time as in 1m30s")
+    raise argparse.ArgumentTypeError(f"{text!r}: must be a number of seconds, or a time such as 1m30s")
 
 
 def some_of(*words: str) -> Callable[[str], tuple[str, ...]]:
@@ -301,7 +302,7 @@ def reason_codes(text: str) -> tuple[str, ...]:
     codes = tuple(word.strip() for word in text.split(",") if word.strip())
     if codes and all(_CODE.fullmatch(code) for code in codes):
         return codes
-    raise argparse.ArgumentTypeError(f"{text[:80]!r}: must be a list of codes, as in link-foreign,peer-failed")
+    raise argparse.ArgumentTypeError(f"{text[:80]!r}: must be a list of codes, such as link-foreign,peer-failed")
 
 
 def count(text: str) -> int:
@@ -316,7 +317,7 @@ def interval(text: str) -> float:
     value = seconds(text)
     if 0.1 <= value <= 86400:
         return value
-    raise argparse.ArgumentTypeError(f"{text!r}: must be a time from 0.1 (seconds) to 24h")
+    raise argparse.ArgumentTypeError(f"{text!r}: must be a time between 0.1 (seconds) and 24h")
 
 
 def number(text: str) -> int:
@@ -332,7 +333,7 @@ def assignment(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if name and equals:
         return name, value
-    raise argparse.ArgumentTypeError(f"{text!r}: must be NAME=VALUE, as in rp_filter=0")
+    raise argparse.ArgumentTypeError(f"{text!r}: must be NAME=VALUE, such as rp_filter=0")
 
 
 def route(text: str) -> dict[str, str | int]:

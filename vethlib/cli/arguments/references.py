@@ -16,7 +16,7 @@ def parse_link(text: str, field: str = "LINK") -> tuple[str, str]:
     """Return the name and the namespace reference of "veth1@ns1". Raises InvalidValue."""
     name, _, ref = text.partition("@")
     if not name:
-        raise InvalidValue(field, text, "must be NAME, or NAME@NETNS as in veth1@ns1")
+        raise InvalidValue(field, text, "must be NAME or NAME@NETNS, such as veth1@ns1")
     return check_lookup_name(name, field), parse_netns(ref, field)
 
 

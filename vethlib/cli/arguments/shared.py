@@ -38,7 +38,7 @@ options of an etcd (cacert, cert, server-name and tls=1 turn TLS on):
   cacert=FILE          the CA of the server's certificate
   cert=FILE, key=FILE  the certificate of the client
   server-name=NAME     the name in the server's certificate, if it is not HOST
-  tls=1                accept the CAs that this host trusts"""
+  tls=1                use TLS, with the CAs that this host trusts"""
 SEE_PUT = "\nAll parts of the URL of a store: vethctl put --help"
 
 

@@ -138,7 +138,9 @@ def _own_namespace() -> Iterator[Finding]:
     if ns.can_enter():
         yield Finding("own namespace", True, "threads can enter other network namespaces and return")
     elif is_foreign:
-        detail = "belongs to another user namespace, to which no thread could return: no other namespace is entered"
+        detail = (
+            "belongs to another user namespace, to which no thread could return, so no other namespace can be entered"
+        )
         cure = "start in a network namespace of this user namespace: unshare --net, podman run --network=private"
         yield Finding("own namespace", False, detail, cure, code="not-permitted")
     else:
@@ -301,7 +303,7 @@ def _listeners() -> Iterator[Finding]:
     except (VethError, OSError):
         return  # the trial has reported why no pair can be created
     detail = (
-        f"each takes the kernel {microseconds:.1f} µs, of which 10 to 20 ns for every namespace that a program watches"
+        f"each takes the kernel {microseconds:.1f} µs, including 10 to 20 ns for every namespace that a program watches"
     )
     cure = "watch fewer namespaces: agents watch those of their interfaces, caches those that were given"
     yield Finding("link events", microseconds < _SLOW_EVENT, detail, cure, False, "slow")

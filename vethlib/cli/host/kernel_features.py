@@ -1,6 +1,6 @@
 """Features of the kernel that vethlib uses, each tried out in a network namespace that ends afterwards.
 
-A version number would not tell: distributions port features back to older kernels, and sandboxes lack some of new ones.
+A version number is not enough: distributions backport features to older kernels, and sandboxes lack some new ones.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["FEATURES", "Feature", "kernel_features"]
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """A feature: the Linux version that introduced it, what it does, and what vethlib does worse without it.
+    """A feature: the Linux version that introduced it, what it does, and what vethlib loses without it.
 
     `in_namespace`: the probe creates links, in a namespace of its own, which needs privilege.
     """
@@ -41,7 +41,7 @@ class Feature:
 
 
 def kernel_features() -> Iterator[Finding]:
-    """Try each feature; without the privilege to do so, go by the kernel's version, and tell so."""
+    """Try each feature; without the privilege to do so, rely on the version of the kernel, and report that."""
     for feature in FEATURES:
         detail = ""
         try:

@@ -48,7 +48,7 @@ def of_host(view: View, states: Sequence[Mapping[str, Any]] = (), statuses_at: S
 
 
 def _add_waiting(drawing: _Drawing, view: View, states: Sequence[Mapping[str, Any]], statuses_at: StatusPlaces) -> None:
-    """Add interfaces that have no link yet, each in the box of its namespace, whatever the status calls that."""
+    """Add interfaces that have no link yet, each in the box of its namespace, however the status names that."""
     existing = {(one.at, one.link.name) for one in view.links}
     refs = view.refs_by_place()
     waiting: dict[str, Mapping[str, Any]] = {}

@@ -106,4 +106,4 @@ def _change(change: dict[str, Any]) -> tuple[str, ...]:
     times = f"{change['count']} times, the last time {age(change['last'])} ago" if change["count"] > 1 else ""
     what = "; ".join(cut(text, _LONGEST) for text in (change["done"], change["reason"], times) if text)
     state = state_text(change["state"])
-    return f"  {age(change['at'])} ago", state, f"for: {cut(change['cause'], _LONGEST)}", what
+    return f"  {age(change['at'])} ago", state, f"cause: {cut(change['cause'], _LONGEST)}", what

@@ -60,7 +60,7 @@ def report(output: Output, error: VethError) -> int:
 
 
 def _cause(error: VethError, name: str) -> tuple[str, str] | None:
-    """Return the code of the reason for an error, and what that is about; None if the class says it all."""
+    """Return the code of the reason for an error, and what that is about; None if the class is enough."""
     if name == "StoreError":
         return str(getattr(error, "code", "")), str(getattr(error, "path", ""))
     if isinstance(error, NotPermitted) and error.capability:
@@ -69,7 +69,7 @@ def _cause(error: VethError, name: str) -> tuple[str, str] | None:
 
 
 def _hint(error: VethError, name: str) -> str:
-    """Return what to do about an error, unless its message already says so."""
+    """Return what to do about an error, unless its message already contains that."""
     if name == "UnreadablePath":
         return "must be a JSON file, a directory of *.json files, or - for stdin"
     if isinstance(error, NetnsNotFound):

@@ -1,7 +1,7 @@
 """Writing lines to a descriptor without ever blocking, even if it is a pipe or a terminal that nobody reads.
 
 1. A line is written at once if that cannot block: to a file, and to a pipe or a socket that has room for it
-   (RWF_NOWAIT, pwritev2(2)). O_NONBLOCK is no alternative: it would apply to all users of the open file.
+   (RWF_NOWAIT, pwritev2(2)). O_NONBLOCK is not an alternative: it would apply to all users of the open file.
 2. Anything else waits in a queue for a thread, which is started when it is needed.
 3. The queue is bounded. Lines without room are counted, and the number is reported when there is room again.
 4. If no thread can be started, the queue is tried again with the next line.
@@ -187,7 +187,7 @@ class LogHandler(logging.Handler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - a name of logging
         """Write a line about a record that cannot be written; the original writes to stderr, which may block."""
         error = sys.exc_info()[1]
-        text = f"a line of the log cannot be written, from {record.pathname}:{record.lineno}: {error!r}\n"
+        text = f"cannot write a log record from {record.pathname}:{record.lineno}: {error!r}\n"
         with suppress(Exception):
             self._writer.write(text.encode(self._encoding, "backslashreplace"))
 

@@ -92,7 +92,7 @@ class Output:
             sys.stdout.write(text)
 
     def document(self, text: str) -> None:
-        """Print a result that is a whole document for other programs: in UTF-8, whatever the locale is."""
+        """Print a result that is a whole document for other programs: in UTF-8, regardless of the locale."""
         with self._for_reader():
             sys.stdout.flush()
             if (buffer := getattr(sys.stdout, "buffer", None)) is None:

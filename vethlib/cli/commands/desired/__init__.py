@@ -1,1 +1,1 @@
-"""Commands on what a host should have: files, stores, and the agents that keep to them."""
+"""Commands on the desired state of a host: files, stores, and the agents that follow them."""

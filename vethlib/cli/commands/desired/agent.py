@@ -69,7 +69,7 @@ def agent(args: Namespace, output: Output) -> int:
     url = given(args.store, "--store", STORES)
     store_place = place(url)  # before anything is created for an invalid one
     if url == "memory:":
-        raise InvalidValue("--store", url, f"must be {STORES}, because no other process can write to it")
+        raise InvalidValue("--store", url, f"must be {STORES}, because no other process can write to a store in memory")
     limits = limits_of(args)
     ns.set_patience(limits.file_system_seconds)
     metrics = _metrics(args, limits)
@@ -133,9 +133,7 @@ def _metrics(args: Namespace, limits: Limits) -> Callable[[Configurator, Hooks],
     """Return what creates the endpoint of --metrics for a configurator, hooks and a service; None without the flag."""
     if not args.metrics:
         if "metrics_links" in args.given:
-            raise UsageError(
-                "--metrics-links without --metrics", field="--metrics-links", hint="give --metrics ADDRESS"
-            )
+            raise UsageError("--metrics-links needs --metrics", field="--metrics-links", hint="give --metrics ADDRESS")
         return None
     try:
         from vethlib.agent.metrics import Endpoint, parse_address, registry_of
@@ -157,7 +155,7 @@ def _microservices(args: Namespace) -> closing[DockerResolver] | closing[MemoryR
     with system_errors("prepare to find microservices"):
         if args.docker == "off":
             unknown = MemoryResolver()
-            unknown.down("microservices are unknown: this agent runs with --docker off")
+            unknown.down("microservices cannot be found: this agent runs with --docker off")
             return closing(unknown)
         path = socket_path(args.docker, "--docker")
         return closing(DockerResolver(path, patience=_PATIENCE if args.once else 0.0))

@@ -54,9 +54,13 @@ def apply(args: Namespace, output: Output) -> int:
 
 def _check_trial(args: Namespace) -> None:
     if not args.trial:
-        raise UsageError("--try 0: the time must be longer", field="--try", hint="as in --try 30s")
+        raise UsageError("--try 0: must be longer than 0 s", field="--try", hint="give a time, such as --try 30s")
     if args.timeout and "timeout" in args.given:
-        raise UsageError("--try does not wait for namespaces", field="--try", hint="leave out --timeout")
+        raise UsageError(
+            "--try cannot be combined with --timeout: a trial does not wait for namespaces",
+            field="--try",
+            hint="leave out --timeout",
+        )
 
 
 def _apply(session: Session, desired: Desired, records: RecordFile, args: Namespace, output: Output) -> int:

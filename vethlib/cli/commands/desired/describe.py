@@ -39,7 +39,9 @@ def describe(args: Namespace, output: Output) -> int:
     """Show an interface; return the exit code."""
     check_label(args.label, "--label")
     if args.store == "memory:":
-        raise InvalidValue("--store", args.store, f"must be {STORES}, because no other process can read it")
+        raise InvalidValue(
+            "--store", args.store, f"must be {STORES}, because no other process can read a store in memory"
+        )
     description = Description(place_of(args.name, args.label, "NAME"), args.label)
     args.status_dir = status_dir_of(args)
     published = _statuses(description, args)
@@ -65,7 +67,7 @@ def describe(args: Namespace, output: Output) -> int:
         [entry for entry in (description.status, description.peer_status) if entry is not None], published
     )
     if published.is_of_earlier_run:
-        description.notes.append("the agent has not written all statuses yet: this one may be of the last agent")
+        description.notes.append("the agent has not written all statuses yet: this one may be from the last agent")
     if output.as_json:
         output.json(description.as_dict())
     else:
@@ -75,7 +77,8 @@ def describe(args: Namespace, output: Output) -> int:
     if description.agent is None:
         hint = f"start one: vethctl agent --store dir:PATH --label {args.label}"
         message = (
-            f"no agent with the label {args.label} runs on this host; shown is what is stored or left by the last one"
+            f"no agent with the label {args.label} runs on this host; "
+            "only the stored configuration, if any, and the status left by the last one are shown"
         )
         output.error(message, code="not-running", field="--label", hint=hint)
         return REFUSED
@@ -89,7 +92,7 @@ def _statuses(description: Description, args: Namespace) -> Published:
     except StoreError as error:
         if not is_etcd(args.store or "") or args.status_dir:
             raise
-        description.notes.append(f"the store cannot be reached: {error}; shown are the statuses on this host")
+        description.notes.append(f"the store cannot be reached: {error}; the statuses on this host are shown instead")
         return open_statuses("", label=args.label).read()
 
 
@@ -99,7 +102,7 @@ def _add_from_agent(description: Description, *, is_stale: bool) -> None:
     if not answer:
         if description.agent is not None:
             description.notes.append(
-                "the agent of this host did not return its last changes: it is busy, or another version"
+                "the agent of this host did not return its last changes: it is busy, or of another version"
             )
         return
     changes, configuration, status = (answer.get(key) for key in ("changes", "configuration", "status"))
@@ -140,7 +143,7 @@ def _add_from_store(description: Description, args: Namespace) -> set[str]:
         if stored.interface is not None:
             description.configuration, description.source = to_dict(stored.interface), shown(args.store)
     elif description.configuration is not None:
-        description.notes.append(f"it is not in {shown(args.store)}")
+        description.notes.append(f"the interface is not in {shown(args.store)}")
     return set(values)
 
 
@@ -160,6 +163,6 @@ def _no_such(description: Description, known: set[str], entries: Iterable[Entry]
         message += f"; did you mean {' or '.join(meant)}?"
     for note in description.notes:
         output.warning(note)
-    hint = "to see all interfaces: vethctl status" + ("" if known else "; or give --store, or another --label")
+    hint = "to see all interfaces: vethctl status" + ("" if known else ", or give --store or another --label")
     output.error(message, code="no-such-interface", field="NAME", hint=hint)
     return INVALID

@@ -34,13 +34,13 @@ def diff(args: Namespace, output: Output) -> int:
     """Show the differences between this host and the files or the store."""
     check_label(args.label, "--label")
     if args.paths and "store" in args.given:
-        raise UsageError("either PATH or --store", field="--store", hint=f"usage: vethctl {DIFF_USAGE}")
+        raise UsageError("PATH and --store cannot be combined", field="--store", hint=f"usage: vethctl {DIFF_USAGE}")
     if args.paths:
         desired, sources = _from_files(args, output), args.paths
     elif args.store:
         desired, sources = _from_store(args, output)
     else:
-        raise UsageError("missing: PATH or --store", field="PATH", hint=f"usage: vethctl {DIFF_USAGE}")
+        raise UsageError("PATH or --store is missing", field="PATH", hint=f"usage: vethctl {DIFF_USAGE}")
     if desired is None:
         return INVALID
     with Session() as session, RecordFile(session, args.label, read_only=True) as records:
@@ -76,7 +76,7 @@ def _from_store(args: Namespace, output: Output) -> tuple[Desired, Sequence[str]
 
     interfaces, invalid, is_complete = configuration.read_store(args.store, args.label, output, limits_of(args))
     if not is_complete:
-        output.warning("pairs that are not stored stay, because a part of the store cannot be read")
+        output.warning("pairs that are not in the store are kept, because part of the store cannot be read")
     prune = True if is_complete else set(interfaces)
     creates_netns = args.missing_netns == "create"
     return Desired(interfaces, args.label, prune, frozenset(invalid), creates_netns), [shown(args.store)]

@@ -24,7 +24,9 @@ def show(args: Namespace, output: Output) -> int:
     other = args.names or args.state or args.code or args.watch or "status_dir" in args.given
     if other or not is_etcd(args.store or ""):
         hint = "usage: vethctl status --store etcd://HOST:PORT --all-labels"
-        raise UsageError("--all-labels shows everything in an etcd", field="--all-labels", hint=hint)
+        raise UsageError(
+            "--all-labels can be combined only with --store, which must be an etcd", field="--all-labels", hint=hint
+        )
     by_label = read_all_statuses(args.store)
     labels = sorted(by_label, key=natural)
     if output.as_json:

@@ -71,7 +71,9 @@ def status(args: Namespace, output: Output) -> int:
         return fleet.show(args, output)
     check_label(args.label, "--label")
     if args.store == "memory:":
-        raise InvalidValue("--store", args.store, f"must be {STORES}, because no other process can read it")
+        raise InvalidValue(
+            "--store", args.store, f"must be {STORES}, because no other process can read a store in memory"
+        )
     which = _Selection(
         {place_of(name, args.label, "NAME") for name in args.names},
         {state for given in args.state for state in given},
@@ -112,9 +114,9 @@ def _show_local(output: Output, error: StoreError, which: _Selection, args: Name
     if not published.entries and published.agent is None:
         raise error
     _print(output, published, which)
-    shown_are = "no agent runs here, and shown are the statuses of the last one"
+    shown_are = "no agent runs here, so the statuses of the last one are shown"
     if published.agent is not None:
-        shown_are = f"shown are the statuses of the agent of this host (process {published.agent.pid})"
+        shown_are = f"the statuses of the agent on this host (process {published.agent.pid}) are shown instead"
     hint = f"repair the store; until then, the host stays as it is; to read {local.place} at once, leave out --store"
     output.error(f"the store cannot be reached: {error}; {shown_are}", code="store-down", field="--store", hint=hint)
     return REFUSED
@@ -211,12 +213,12 @@ def _code(
         return REFUSED
     what = ""
     if published.entries and published.is_of_earlier_run:
-        what = f"has not written all statuses to {statuses.place} yet: those shown may be of the last one"
+        what = f"has not written all statuses to {statuses.place} yet: some of those shown may be from the last one"
     elif not published.entries and not _has_begun(agent, args):
         what = f"has not written a status to {statuses.place} yet"
     if what:
         who = f"the agent with the label {args.label} (process {agent.pid})"
-        output.remark(f"{who} {what}; if it was started with --status-dir, give the same")
+        output.remark(f"{who} {what}; if it was started with --status-dir, give the same directory here")
         return PENDING
     if not entries and not missing:
         states = sorted({state for given in args.state for state in given}, key=SEVERITY.index)
@@ -246,7 +248,7 @@ def _report_outage(output: Output, report: AgentReport) -> None:
 
 def _report_unwritten(output: Output, report: AgentReport, statuses: Statuses) -> None:
     hint = f"make {statuses.place} writable again; until then, vethctl describe NAME asks the agent"
-    output.error(f"{unwritten(report)}; those shown are older", code="statuses-unwritten", hint=hint)
+    output.error(f"{unwritten(report)}; the statuses shown are older", code="statuses-unwritten", hint=hint)
 
 
 def _warnings(published: Published, args: Namespace) -> Iterator[str]:
@@ -265,7 +267,7 @@ def _report_not_running(output: Output, published: Published, statuses: Statuses
     if published.entries:
         is_elsewhere = published.home is not None and published.home != shown_identity(HERE)
         last = "an agent in another network namespace" if is_elsewhere else "the last one"
-        text = f"; shown are the statuses of {last}, in {statuses.place}"
+        text = f"; the statuses of {last} are shown, from {statuses.place}"
     if published.untold:
         count = counted(len(published.untold), "interface")
         text += f"; existing pairs stay, and the state of {count} is unknown"
@@ -277,7 +279,7 @@ def _report_not_running(output: Output, published: Published, statuses: Statuses
         if report is not None and not report.is_of(args.label):
             hint = f"the statuses in {statuses.place} are those of --label {report.label}"
     if not hint and (others := [label for label, _, _ in agents_here()]):
-        hint = f"agents that run here: --label {' and '.join(others)}"
+        hint = f"agents running here: --label {' and '.join(others)}"
     if not hint:
         store = quote(shown(args.store)) if args.store else "dir:PATH"
         hint = f"start one: vethctl agent --store {store} --label {args.label}"
@@ -368,9 +370,9 @@ def _show_unwritten(output: Output, before: str, published: Published) -> str:
 
 
 def _show_changes(output: Output, before: dict[str, Entry], published: Published, entries: Mapping[str, Entry]) -> None:
-    """Print the requested `entries` that differ from those `before`, and what has become of those that are missing.
+    """Print the requested `entries` that differ from those `before`, and report those that are missing now.
 
-    A missing one has another state than requested, or is not configured any more. Without an agent, nobody knows.
+    A missing entry has another state than requested, or is no longer configured. Without an agent, this is unknown.
     """
     # For people, nothing is printed if an agent has only read a new revision.
     hidden = () if output.as_json else ("config_revision", "attempt", "next_try", "since")

@@ -141,7 +141,9 @@ def delete(args: Namespace, output: Output) -> int:
         return DONE
     if args.prefix:
         for prefix in missing:
-            output.error(f"{shown(args.store)}: no interface begins with {prefix!r}", code="not-stored", field="NAME")
+            output.error(
+                f"{shown(args.store)}: no interface name begins with {prefix!r}", code="not-stored", field="NAME"
+            )
     else:
         _report_missing(missing, _stored(editor)[0], args, output)
     return REFUSED
@@ -217,7 +219,7 @@ def dump(args: Namespace, output: Output) -> int:
 
 
 class _Problem(NamedTuple):
-    """Why a stored value is no input for put, or for put --no-validate only, and the effect on the dump."""
+    """Why put would refuse a stored value, or accept it with --no-validate only, and the effect on the dump."""
 
     effect: str
     source: str
@@ -233,7 +235,7 @@ def _dumped(stored: Sequence[Stored], parsed: Mapping[str, Parsed]) -> tuple[lis
         try:
             value = _faithful(entry)
             if count[entry.name] > 1 and (known is None or known.interface is None or known.source != entry.source):
-                raise InvalidValue("name", entry.name, "configured elsewhere, too: keep one")
+                raise InvalidValue("name", entry.name, "is also configured elsewhere: keep one")
         except InvalidValue as error:
             problems.append(_Problem("not in the dump", entry.source, str(error)))
             continue
@@ -271,7 +273,7 @@ def _check_faithful(value: Any, field: str) -> None:
         for number, inner in enumerate(value):
             _check_faithful(inner, f"{field}[{number}]")
     elif isinstance(value, float) and not math.isfinite(value):
-        raise InvalidValue(field, value, "not a number of JSON")
+        raise InvalidValue(field, value, "must be a number: JSON has no NaN and no infinity")
 
 
 def _show_stored(output: Output, stored: Sequence[Stored], args: Namespace) -> None:
@@ -340,7 +342,7 @@ def _check_key(name: str | None, found_names: Iterable[str], args: Namespace) ->
             f"give a file with {name} alone, or leave out KEY to store all of them"
         )
         raise InvalidValue("FILE", args.file, cure)
-    raise InvalidValue("name", names[0], f"the key is for {name!r}: name and key have to agree")
+    raise InvalidValue("name", names[0], f"must be {name!r}, the name in the key")
 
 
 def _stored(editor: Editor) -> tuple[dict[str, list[Stored]], list[Stored]]:
@@ -391,7 +393,7 @@ def _who_else_writes(url: str) -> str:
 def _show(output: Output, edits: Sequence[Edit], unchanged: int = 0) -> None:
     for edit in edits:
         if edit.made:
-            output.warning(f"{edit.made} did not exist: it was created")
+            output.warning(f"{edit.made} did not exist and was created")
     if output.as_json:
         output.json([{"op": edit.op, "name": edit.name, "source": edit.source} for edit in edits])
         return

@@ -1,1 +1,1 @@
-"""Commands on what this host has: links and namespaces, their counters, events and pictures."""
+"""Commands on the observed state of this host: links and namespaces, their counters, events and pictures."""

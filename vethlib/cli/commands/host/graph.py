@@ -41,7 +41,7 @@ _FORMATS: Final[dict[str, Callable[[Graph], str]]] = {"dot": dot, "mermaid": mer
 _SETTLE: Final = 0.1  # seconds without a change, so that many changes make one picture
 _LONGEST: Final = 1.0  # seconds until it is drawn at the latest
 _AGAIN: Final = 1.0  # seconds until the next try
-_LOOK: Final = 1.0  # seconds between two looks for the agent, whose end is no event
+_LOOK: Final = 1.0  # seconds between two checks for the agent, whose end causes no event
 
 
 def graph(args: Namespace, output: Output) -> int:
@@ -50,13 +50,17 @@ def graph(args: Namespace, output: Output) -> int:
     if args.output == "-":
         args.output = ""  # stdout
     if args.watch and args.paths:
-        raise UsageError("--watch is for this host, not for files", field="--watch", hint="leave out PATH or --watch")
+        raise UsageError("--watch draws this host, not files", field="--watch", hint="leave out PATH or --watch")
     if args.output and "json" in args.given:
-        raise UsageError("--json is for stdout", field="--json", hint="leave out --output, and redirect stdout: >FILE")
+        raise UsageError(
+            "--json prints to stdout, not to a file",
+            field="--json",
+            hint="leave out --output, and redirect stdout: >FILE",
+        )
     if args.offline and not args.paths:
-        raise UsageError("--offline is for files", field="--offline", hint="give PATH, or leave out --offline")
+        raise UsageError("--offline needs files", field="--offline", hint="give PATH, or leave out --offline")
     if args.watch and not args.output and not output.is_terminal:
-        raise UsageError("--watch rewrites a file", field="--watch", hint="give --output FILE")
+        raise UsageError("--watch needs a file or a terminal", field="--watch", hint="give --output FILE")
     if args.watch:
         return _watch(args, output)
     drawing = _of_files(args, output) if args.paths else _of_host(args, output)
@@ -94,7 +98,7 @@ def _life(args: Namespace) -> tuple[int | None, bool]:
     try:
         pid = running(args.label)
     except NoUnixSockets:
-        pid = None  # it cannot be known
+        pid = None  # it cannot be determined
     return pid, report is not None and report.ready
 
 

@@ -85,7 +85,7 @@ def set_link(args: Namespace, output: Output) -> int:
     fields |= {"neighbours": args.neighbour, "offload": _on(args.offload), "master": args.master}
     given: dict[str, Any] = {field: value for field, value in fields.items() if value is not None}
     if not given:
-        raise InvalidValue("LINK", args.link, "say what to change, as in --mtu 1400")
+        raise InvalidValue("LINK", args.link, "no change is given: give at least one flag, such as --mtu 1400")
     with Session() as session:
         try:
             link = session.set(name, ref, wait=args.wait, **given)

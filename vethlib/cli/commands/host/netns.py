@@ -31,7 +31,7 @@ def netns(args: Namespace, output: Output) -> int:
     if args.action == "exec":
         return _run(args, output)
     if (args.action == "list") == bool(args.names):
-        wrong = f"too many: {args.names[0]!r}" if args.names else "missing: NAME"
+        wrong = f"one argument too many: {args.names[0]!r}" if args.names else "NAME is missing"
         raise UsageError(wrong, field="NAME", hint=_USAGE)
     if args.up and args.action != "add":
         raise UsageError("--up needs add", field="--up", hint="usage: vethctl netns add --up NAME…")
@@ -58,7 +58,7 @@ def _show(output: Output, names: Iterable[str]) -> None:
 def _run(args: Namespace, output: Output) -> int:
     """Replace this process by a program in a namespace; return only if it cannot be run."""
     if not (args.names and args.program):
-        raise UsageError(f"missing: {'PROGRAM' if args.names else 'NETNS'}", field="PROGRAM", hint=_USAGE)
+        raise UsageError(f"{'PROGRAM' if args.names else 'NETNS'} is missing", field="PROGRAM", hint=_USAGE)
     if args.up:
         raise UsageError("--up needs add", field="--up", hint="usage: vethctl netns add --up NAME…")
     ref = parse_netns(args.names[0], "NETNS")

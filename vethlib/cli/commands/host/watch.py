@@ -101,7 +101,7 @@ class _Filter:
     def _pattern(self, text: str) -> _Pattern:
         name, at, ref = text.partition("@")
         if not text:
-            raise InvalidValue("LINK@NETNS", text, "must be NAME, @NETNS or NAME@NETNS, as in 'veth*@ns1'")
+            raise InvalidValue("LINK@NETNS", text, "must be NAME, @NETNS or NAME@NETNS, such as 'veth*@ns1'")
         if ":" in ref and not any(one in ref for one in "*?["):
             try:
                 ref = str(ns.parse(ref))

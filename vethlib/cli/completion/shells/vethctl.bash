@@ -1,4 +1,4 @@
-# Completion of vethctl for bash: `vethctl complete` says what there is, here it gets into the form bash wants.
+# Completion of vethctl for bash: passes the candidates that `vethctl complete` prints to bash, in its own format.
 
 _vethctl() {
   local IFS=$' \t\n' line=${COMP_LINE:0:COMP_POINT} words last typed answer reply LC_CTYPE
@@ -6,7 +6,7 @@ _vethctl() {
   read -ra words <<<"$line"
   [[ $line != *[[:space:]] ]] || words+=("")
   last=${words[-1]}
-  # What bash is going to replace: what follows the last of its own separators; with it, if that is '@'
+  # The part of the word that bash replaces: the text after its last separator, and the separator too if that is '@'
   # (rl_special_prefixes in readline).
   typed=${last##*["$COMP_WORDBREAKS"]}
   [[ $COMP_WORDBREAKS != *@* || $last != *@"$typed" ]] || typed=@$typed
@@ -25,7 +25,7 @@ _vethctl() {
         ;;
     esac
   done < <("${words[0]}" complete -- "${words[@]:1}" 2>/dev/null)
-  # More is to follow, as after dir: and veth1@.
+  # The word continues, as after dir: and veth1@.
   [[ ${#COMPREPLY[@]} != 1 || ${COMPREPLY[0]} != *[:@=/] ]] || compopt -o nospace
 }
 

@@ -1,4 +1,4 @@
-# Completion of vethctl for fish: `vethctl complete` says what there is, in the very form that fish wants.
+# Completion of vethctl for fish: `vethctl complete` prints the candidates in the format that fish expects.
 
 function __vethctl_complete
     set -l words (commandline -opc)
