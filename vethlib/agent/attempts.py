@@ -13,7 +13,7 @@ __all__ = ["Attempts", "delay"]
 
 FIRST_DELAY: Final = 0.05
 LONGEST_DELAY: Final = 60.0
-JITTER: Final = 0.25  # of the delay, either way: thousands that failed together must not all retry together
+JITTER: Final = 0.25  # of the delay, up or down: thousands that failed together must not all retry together
 
 
 def delay(attempt: int) -> float:

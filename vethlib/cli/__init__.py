@@ -42,11 +42,11 @@ def main(argv: list[str] | None = None) -> int:
         if is_process:
             replace_hooks(Output(as_json=json_is_requested(argv)))
             return _run(argv)
-        with preserved(signal.SIGHUP), preserved(signal.SIGCHLD):  # which the agent sets until its process has ended
+        with preserved(signal.SIGHUP), preserved(signal.SIGCHLD):  # the agent changes them until its process has ended
             return _run(argv)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:  # of a command that prints until it is stopped
+    except BrokenPipeError:  # a command that prints until it is stopped has lost its reader
         abandon_stdout()
         return DONE
     except OSError as error:

@@ -19,7 +19,7 @@ LOOK: Final = 5.0
 """Seconds between two comparisons."""
 
 _OF_NETWORKS: Final = ("afs", "beegfs", "ceph", "cifs", "gfs2", "lustre", "nfs", "nfs4", "ocfs2", "smb3")
-_OF_HOSTS: Final = ("9p", "fuse", "vboxsf", "virtiofs")  # of virtual machines, and of programs
+_OF_HOSTS: Final = ("9p", "fuse", "vboxsf", "virtiofs")  # shared with virtual machines, or served by programs
 _REMOTE: Final = frozenset({*_OF_NETWORKS, *_OF_HOSTS})
 
 

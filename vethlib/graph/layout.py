@@ -37,7 +37,7 @@ _GAP: Final = (70.0, 260.0)  # between columns, at least and at most
 _APART: Final = 44.0  # between the parts of a picture
 _MARGIN: Final = 24.0
 _GRID: Final = 60.0
-_WIDTH: Final = 1500.0  # of the rows of parts, unless a part is wider
+_WIDTH: Final = 1500.0  # width of a row of parts, unless a part is wider
 _WOUND: Final = 9  # the least number of boxes of a wound chain
 
 

@@ -408,7 +408,7 @@ class Monitor(Closing):
         if other is None:
             self._peers.forget_all_in(ref)
         else:
-            self._peers.rename(ref, other)  # by which the events of the namespace are reported from now on
+            self._peers.rename(ref, other)  # the events of the namespace are reported by that reference from now on
         self._named.pop(ref, None)
         yield HostEvent("netns", "deleted", time.time(), ref)
 

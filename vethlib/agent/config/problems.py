@@ -19,7 +19,7 @@ __all__ = [
     "too_many",
 ]
 
-MOST_PROBLEMS = 100  # that an interface keeps; Limits.problems is how many are shown
+MOST_PROBLEMS = 100  # problems that an interface keeps; Limits.problems is the number of those shown
 
 P = TypeVar("P", bound=InvalidValue)
 

@@ -40,8 +40,8 @@ class SimilarNames:
 
     def __init__(self) -> None:
         self._uses: dict[str, dict[str, int]] = {}  # by shape: names, and how often each was added
-        self._total: Counter[str] = Counter()  # of those, by shape
-        self._shapes: dict[str, set[str]] = {}  # by their rests, with one character left out
+        self._total: Counter[str] = Counter()  # total number of names, by shape
+        self._shapes: dict[str, set[str]] = {}  # shapes, by what remains of them without one character
 
     def add(self, name: str) -> bool:
         """Add a name; return whether its shape is new."""

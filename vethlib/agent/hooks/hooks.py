@@ -109,7 +109,7 @@ class Hooks(Closing):
         self._lock = threading.Lock()  # protects the queues and the counts
         self._settled = threading.Condition(self._lock)
         self._closed = False
-        self._deadline = 0.0  # of the grace after closing
+        self._deadline = 0.0  # end of the grace period after closing
         for line in self._lines:
             if isinstance(line.target, CommandTarget) and not os.access(line.target.argv[0], os.X_OK):
                 path = line.target.argv[0]

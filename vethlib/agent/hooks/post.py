@@ -24,13 +24,13 @@ from .target import UrlTarget, without_zone
 __all__ = ["Answer", "post"]
 
 _LATER: Final = (408, 425, 429)  # RFC 9110, 8470, 6585: temporary, like all of 5xx
-_MOST_LINES: Final = 200  # of 1xx responses and their headers before the final status
+_MOST_LINES: Final = 200  # lines of 1xx responses and their headers before the final status
 _HEAD_START: Final = 0.25  # seconds, as RFC 8305 recommends
 
-_Address: TypeAlias = tuple[socket.AddressFamily, Any]  # and the address for connect(), with the scope of IPv6
+_Address: TypeAlias = tuple[socket.AddressFamily, Any]  # with the address for connect(), including an IPv6 scope
 _Lookup: TypeAlias = tuple[asyncio.AbstractEventLoop, str, int]
 
-_lookups: dict[_Lookup, asyncio.Future[list[Any]]] = {}  # that are under way
+_lookups: dict[_Lookup, asyncio.Future[list[Any]]] = {}  # lookups in progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ async def post(target: UrlTarget, body: bytes, timeout: float) -> Answer:
     except TimeoutError:
         return Answer(f"no answer within {timeout:g} s; check the server, or raise --hook-timeout", again=True)
     except ssl.SSLCertVerificationError as error:
-        _trust.cache_clear()  # so that a CA that the host trusts from now on is known to the next attempt
+        _trust.cache_clear()  # the host may trust the CA by the next attempt
         why = error.verify_message or error.reason
         return Answer(f"its certificate is not trusted: {why}; make the host trust its CA, or set SSL_CERT_FILE")
     except ssl.SSLError as error:

@@ -71,7 +71,7 @@ class CreatableNetns:
         self._counted = -_RECOUNT  # when it was last checked which of the created ones have ended
         self._room = _MANY
         self._is_first = True
-        self._present: set[str] = set()  # at the last observation
+        self._present: set[str] = set()  # references present at the last observation
         self._deleted: dict[str, float] = {}  # when the file was first seen without its namespace
         self._compared: set[str] = set()  # names that need no comparison with others any more
         self._lookalikes: dict[str, str] = {}  # by name of a created one: the namespace with nearly the same name

@@ -35,7 +35,7 @@ class Execution:
     added: dict[str, NetnsId] = field(default_factory=dict)
     cookies: dict[str, int] = field(default_factory=dict)
     made: list[CreatedPair] = field(default_factory=list)
-    _begun: dict[int, Operation] = field(default_factory=dict, init=False)  # by id: thousands end one by one
+    _begun: dict[int, Operation] = field(default_factory=dict, init=False)  # by id(), because thousands end one by one
 
     @property
     def begun(self) -> list[Operation]:

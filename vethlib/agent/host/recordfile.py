@@ -77,10 +77,10 @@ class RecordFile(Closing):
         self._read_only = read_only
         self._in_memory = directory == ""
         self._at: int | None = None  # a descriptor of the directory
-        self._version = _Version()  # of the file that was read last
+        self._version = _Version()  # version of the file that was read last
         self._offset = 0  # up to which it was read
         self._whole = True  # the next write has to write everything, because the file may lack some of it
-        self._attempts = Attempts()  # of what has failed
+        self._attempts = Attempts()  # attempts after a failure
         self._pid = os.getpid()
         self._closed = False
         self.problem = ""

@@ -65,7 +65,7 @@ def link_differences(
         _, altnames = drift.get(ALTNAMES, ((), link.altnames))
         drift[ALTNAMES] = link.altnames, tuple(name for name in altnames if name != interface.kernel_name)
     if "mtu" in drift and link.mtu < IPV6_MIN_MTU and interface.wants_ipv6 is False:
-        drift["ipv6"] = (False, False)  # with the larger MTU, the kernel would enable it
+        drift["ipv6"] = (False, False)  # the kernel would enable it along with the larger MTU
     return drift
 
 
@@ -119,7 +119,7 @@ def change_of(
     link = seen.link
     changes = link_differences(interface, link, label, marked=marked, further=seen.further)
     if not changes and (interface.link_only or _has_plainly(seen.addresses, interface, link.name)):
-        return None  # as most links are: 10 µs instead of 50
+        return None  # most links match: 10 µs instead of 50
     mark = Mark(label, interface.name, bool(interface.phys_address))
     ref = interface.namespace.ref
     change = ChangeLink(interface, ref, seen.place, link.index, link.name, changes, seen=seen, mark=mark)

@@ -57,7 +57,7 @@ class OwnedPairs:
         self._record = PairRecord() if record is None else record
         self._desired = desired or {}
         self._peers = _peers(observed)
-        self._written = _marks(observed, label)  # which checks the label
+        self._written = _marks(observed, label)  # this also checks the label
         self._by_marks: set[LinkId] = set()  # ends whose own marks are valid
         self._marks: _Marks = {}
         self.pairs: list[tuple[SeenLink, SeenLink]] = []

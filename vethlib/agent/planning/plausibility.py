@@ -214,7 +214,7 @@ def _enabled_warnings(a: Interface, b: Interface) -> Iterator[ConfigWarning]:
 def _address_warnings(a: Interface, b: Interface) -> Iterator[ConfigWarning]:
     first, other = a.addresses[0], b.addresses[0]
     if len(a.addresses) == len(b.addresses) == 1 and first.network == other.network and int(first) != int(other):
-        return  # as with most pairs
+        return  # most pairs, which need no warning
     if same := set(map(_ip, a.addresses)) & set(map(_ip, b.addresses)):
         shown = [str(address.ip) for address in a.addresses if _ip(address) in same]
         more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""

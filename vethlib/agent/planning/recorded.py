@@ -42,7 +42,7 @@ __all__ = [
 
 _FORMAT: Final = 1
 _LOST: Final = 512  # pairs that are kept although they were not found where they were recorded
-_LOST_OF_ONE: Final = 2  # of these, for the same two interfaces
+_LOST_OF_ONE: Final = 2  # such pairs for the same two interfaces
 _Key = tuple[LinkId, LinkId]
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 

@@ -80,7 +80,7 @@ class HostObserver:
                 ref = interface.namespace.ref
                 refs.add(ref)
                 links[ref, interface.kernel_name] = None
-                for altname in interface.altnames:  # which another link may have
+                for altname in interface.altnames:  # another link may have it
                     links[ref, altname] = None
                 if interface.master:
                     links[ref, interface.master] = None

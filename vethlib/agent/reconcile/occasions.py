@@ -165,8 +165,8 @@ class Occasions:
         self._dirty = Marks()
         self._backlog = Marks()
         self._everything = "start"
-        self._pace = Pace()  # of events of links
-        self._moves = Pace(FREE_MOVES, FREE_MOVE_SECONDS)  # of changes of where a namespace reference leads
+        self._pace = Pace()  # for events of links
+        self._moves = Pace(FREE_MOVES, FREE_MOVE_SECONDS)  # for namespace references that lead elsewhere
         self._detected: dict[str, None] = {}  # interfaces for which duplicate address detection has ended
         self._detected_due = 0.0
         self._unseen = _RegularLooks()

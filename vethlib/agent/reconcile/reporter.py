@@ -44,7 +44,7 @@ class Reporter:
         self._observer = owners.observer
         self._statuses = owners.statuses
         self.detecting: set[str] = set()
-        self._record_problem = ""  # as it was logged last
+        self._record_problem = ""  # as last logged
         self._unrecorded = 0  # likewise
 
     def settle(self, result: PassResult, scope: Scope) -> None:
@@ -181,7 +181,7 @@ class Reporter:
         """Report the link of an interface, or that it has none, to the registry and to dependants."""
         former = self._owners.indexes.link_of(name)
         if former is not None and (seen is None or former != seen.id) and former[0] not in self._observer.watches.refs:
-            self._owners.dependants.link_is_gone(*former)  # of which there is no event
+            self._owners.dependants.link_is_gone(*former)  # no event reports this
         if seen is None or verdict is None:
             self._owners.indexes.remove_managed(name)
         elif isinstance(seen.place, tuple):

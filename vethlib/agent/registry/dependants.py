@@ -57,7 +57,7 @@ class Attachment:
             dependant.netns, str, "netns", 'must be a reference, such as "blue"; "" is the home namespace'
         )
         self.link: Link | None = None
-        self._place: NetnsId | None = None  # of the link
+        self._place: NetnsId | None = None  # namespace of the link
         self._refused: tuple[NetnsId, Link] | None = None
         self._forget = forget
 
@@ -79,7 +79,7 @@ class Dependants:
     def __init__(self, place_of: Callable[[str], NetnsId | None]) -> None:
         self._place_of = place_of
         self._up: dict[NetnsId, dict[str, Link]] = {}  # namespace → name → link
-        self._name_of: dict[tuple[NetnsId, int], str] = {}  # of those that are up
+        self._name_of: dict[tuple[NetnsId, int], str] = {}  # names of the links that are up
         self._by_name: dict[str, list[Attachment]] = {}
         self._starved: dict[Attachment, None] = {}  # there was no link, no descriptor or no memory for them
 

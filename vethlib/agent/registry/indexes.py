@@ -85,7 +85,7 @@ class Indexes:
         self._at: dict[tuple[NetnsId, int], IndexEntry] = {}  # all listed entries
         self._links: dict[int, Link] = {}  # in the home namespace, managed or not, as last reported
         self._doubted: set[int] = set()
-        self._doubted_before: set[int] = set()  # at the last deliver()
+        self._doubted_before: set[int] = set()  # links in doubt at the last deliver()
         self._subscribers: Subscribers[IndexEvent] = Subscribers()
 
     # --- lookups

@@ -50,7 +50,7 @@ _LARGEST: Final = 65535 + 14 + 4 + 10
 
 _LOST: Final = frozenset(
     (errno.EAGAIN, errno.ENOBUFS, errno.ENETDOWN, errno.ENXIO, errno.ENODEV, errno.EMSGSIZE)
-)  # of packet_snd: no room, the link is down, it is gone, the frame is too long for it
+)  # errors of packet_snd: no room, the link is down, it was deleted, the frame is too long
 
 
 class PacketPort:

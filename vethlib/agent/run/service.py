@@ -81,7 +81,7 @@ class Service:
         self._has_read = False  # something since the last publication; the store may have to publish its effect
         self._unpublished: dict[str, Status | None] = {}
         self._published = False  # whether statuses were published, because the first time removes those of earlier runs
-        self._usable_by: float | None = None  # until when the start waits for usable addresses
+        self._usable_by: float | None = None  # deadline of the start for usable addresses
         self._publishing = Attempts()  # refused by the store
         self.ready = False
         self.heard = False  # whether the store has returned a snapshot

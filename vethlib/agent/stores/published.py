@@ -197,7 +197,7 @@ class DirectoryStatuses:
             names = os.listdir(self.place)
         except FileNotFoundError:
             return []
-        self._check_access()  # with r but without x it can be listed, but has nothing to read
+        self._check_access()  # with r but without x, the directory can be listed, but nothing in it can be read
         return names
 
     def _check_access(self) -> None:
@@ -253,7 +253,7 @@ def as_entry(raw: bytes) -> Entry | None:
         if not isinstance(value, dict) or not _has_fields(value):
             return None
         value["name"].encode()
-        json.dumps(value, allow_nan=False)  # nor has it a number that JSON cannot hold
+        json.dumps(value, allow_nan=False)  # raises ValueError for a number that JSON cannot hold
         datetime.fromisoformat(value["since"]).timestamp()
     except (ValueError, OverflowError):
         return None

@@ -34,7 +34,7 @@ __all__ = ["StatusFiles", "status_file"]
 
 _log = logging.getLogger("vethlib.agent")
 
-_FORMER_TEMPORARY = ".status"  # of vethlib 0.1.0
+_FORMER_TEMPORARY = ".status"  # suffix used by vethlib 0.1.0
 _LONE = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # surrogates that represent no byte of a file name (PEP 383)
 _LONGEST = 1 << 20  # bytes; no status has a tenth of this
 _NAME_MAX = 255  # NAME_MAX, include/uapi/linux/limits.h
@@ -71,8 +71,8 @@ class StatusFiles:
         self._published: dict[str, Status] = {}
         self._waiting: dict[str, Status | None] = {}
         self._directory: Identity | None = None
-        self._refused: set[str] = set()  # of those that wait: only try_again() tries them
-        self._attempts = Attempts()  # of try_again()
+        self._refused: set[str] = set()  # statuses that only try_again() tries to write
+        self._attempts = Attempts()  # the attempts of try_again()
 
     def publish(self, statuses: Mapping[str, Status | None]) -> None:
         """Write these statuses, and those that could not be written before. Raises StoreError.
@@ -99,7 +99,7 @@ class StatusFiles:
         self._attempts.fail(now)
         try:
             self._publish(again=True)
-        except OSError as error:  # which the next publication raises, too
+        except OSError as error:  # the next publication raises it, too
             _log.debug("statuses cannot be written to %s", self._path, exc_info=error)
 
     def _publish(self, *, again: bool = False) -> None:

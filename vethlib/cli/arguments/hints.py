@@ -112,7 +112,7 @@ def _is_slip(given: str, name: str, *, alters: bool) -> bool:
         return True
     if alters:
         return given in _slips(name)
-    cost = 2 if len(name) < 5 else 1  # of a wrong character, which often makes another word
+    cost = 2 if len(name) < 5 else 1  # cost of a wrong character, which often makes another word
     return distance(given, name, wrong=cost) <= (2 if len(name) >= 7 else 1)
 
 

@@ -277,7 +277,7 @@ def _trial() -> Finding:
 def _events() -> Iterator[Finding]:
     """Watch a private namespace, and follow references, as an agent does."""
     if not ns.can_enter():
-        return  # which is reported already: only the home namespace can be watched
+        return  # reported already: only the home namespace can be watched
     try:
         with ns.Netns.anonymous() as netns, Session() as session, IfIndexCache(session) as cache, Follower():
             cache.watch(netns)

@@ -27,7 +27,7 @@ FILES, DIRECTORIES = ":files", ":directories"
 """Candidates that the shell finds itself."""
 
 _LONGEST = 4 << 20  # bytes of a file: a larger one takes too long
-_RUN = "/run/vethlib"  # as status_directories() in agent/process/rundir.py, which would import protobuf
+_RUN = "/run/vethlib"  # the same as in agent/process/rundir.py, whose import would load protobuf
 
 Named = Iterator[tuple[str, str]]  # a candidate and its meaning
 
@@ -134,7 +134,7 @@ def _published(given: Mapping[str, Any]) -> Iterator[str]:
             if entry.endswith(".json") and not entry.startswith("."):
                 yield unquote(
                     from_system(entry).removesuffix(".json")
-                )  # as status_file() in agent/stores/statuses.py quotes it
+                )  # quoted as by status_file() in agent/stores/statuses.py
 
 
 def _stored(given: Mapping[str, Any]) -> Iterator[str]:

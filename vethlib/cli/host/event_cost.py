@@ -18,7 +18,7 @@ from vethlib._primitives import time
 __all__ = ["event_cost"]
 
 _BURST: Final = 10
-_BURSTS: Final = 30  # of which the shortest counts, because others use the CPU as well
+_BURSTS: Final = 30  # the shortest counts, because other programs use the CPU as well
 
 
 def event_cost() -> float:

@@ -52,7 +52,7 @@ def _add_waiting(drawing: _Drawing, view: View, states: Sequence[Mapping[str, An
     existing = {(one.at, one.link.name) for one in view.links}
     refs = view.refs_by_place()
     waiting: dict[str, Mapping[str, Any]] = {}
-    hidden: set[str] = set()  # by a link of the same name
+    hidden: set[str] = set()  # interfaces hidden by a link of the same name
     for entry in states:
         if entry["state"] == "CONFIGURED" or entry["netns"] is None or entry.get("ifindex"):
             continue

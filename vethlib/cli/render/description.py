@@ -19,7 +19,7 @@ __all__ = ["description_lines"]
 _MOST_ADDRESSES = 8  # per link; --json has all
 _MOST_CHANGES = 10
 _LONGEST = 240  # characters of a text from elsewhere
-_OPTIONAL = "ipv6", "offload"  # of which false is not the default
+_OPTIONAL = "ipv6", "offload"  # fields whose default is not false
 
 
 def description_lines(description: Description) -> Iterator[str]:

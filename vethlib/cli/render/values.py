@@ -100,7 +100,7 @@ class Description:
     status: Entry | None = None
     peer_status: Entry | None = None
     configuration: dict[str, Any] | None = None
-    source: str = ""  # of the configuration
+    source: str = ""  # where the configuration was read
     problems: tuple[InvalidValue, ...] = ()
     ends: list[EndState] = field(default_factory=list)
     changes: list[dict[str, Any]] = field(default_factory=list)

@@ -26,10 +26,10 @@ __all__ = ["DONE", "INTERRUPTED", "INVALID", "PENDING", "REFUSED", "UNDONE", "re
 
 DONE = 0
 INVALID = 1  # usage, or invalid configuration
-REFUSED = 2  # by the kernel
+REFUSED = 2  # refused by the kernel, or by a store
 PENDING = 3  # applied, but something is pending
 UNDONE = 4  # tried and undone
-INTERRUPTED = 130  # as a shell counts SIGINT
+INTERRUPTED = 130  # the exit code of shells for SIGINT
 
 _PEER_OF_IP = re.compile("if[0-9]+|.*@.*", re.DOTALL)  # ip prints the index of a peer that is elsewhere
 

@@ -30,7 +30,7 @@ class Output:
     def __init__(self, *, as_json: bool = False, color: str = "auto") -> None:
         self.as_json = as_json
         self.is_unread = False  # something on stderr could not be written
-        self._has_reader = True  # of stdout
+        self._has_reader = True  # whether stdout has a reader
         self._color = color
         if isinstance(sys.stdout, io.TextIOWrapper):
             # A terminal without UTF-8 shows ⇄ as an escape sequence; without this, it would be an exception.

@@ -61,7 +61,7 @@ class Terminal:
         self._in, self._out = sys.stdin.fileno(), -1
         self._before: list[Any] = []
         self._signals = NotedSignals(_NOTED)
-        self._is_woken = False  # by a signal, while it wrote
+        self._is_woken = False  # whether a signal arrived during a write
 
     def __enter__(self) -> Terminal:
         self._before = termios.tcgetattr(self._in)

@@ -84,7 +84,7 @@ class DockerResolver:
         self._changed: set[str] | None = set()
         self._closed = False
         self._thread: threading.Thread | None = None
-        self._stream: Any = None  # of events, while it is read
+        self._stream: Any = None  # the stream of events, while it is read
         self._wake = threading.Event()  # ends the pause between two attempts
         self._answered = threading.Event()  # the engine has answered, or could not be reached
         # The thread is started here: otherwise it would keep alive the namespace of the call that starts it.

@@ -49,7 +49,7 @@ class _Link(NamedTuple):
     operation: Operation
     ref: str
     removed: tuple[Route, ...]
-    routes: tuple[Route, ...]  # that it is to have
+    routes: tuple[Route, ...]  # the routes that it is to have
     added: tuple[Route, ...]
     sources: Set[IPAddress]  # addresses that are added or removed
     addresses_removed: tuple[links.Interface, ...]

@@ -193,7 +193,7 @@ def _takes_last_ipv4(change: ChangeLink, seen: SeenLink) -> bool:
 
 def _changes_settings(change: ChangeLink, seen: SeenLink) -> bool:
     _, sysctls = change.changes.get(SYSCTLS, ((), ()))
-    return _loses_ipv6(change, seen) or STABLE_SECRET in dict(sysctls)  # which sets ADDR_GEN_MODE
+    return _loses_ipv6(change, seen) or STABLE_SECRET in dict(sysctls)  # setting the secret sets addr_gen_mode
 
 
 def _loses_ipv6(change: ChangeLink, seen: SeenLink) -> bool:

@@ -35,11 +35,11 @@ class PlannedCreation:
     ) -> None:
         self._owners = owners
         self._loopback = loopback
-        self._causes = dict(causes)  # of the interfaces that were not looked at yet
+        self._causes = dict(causes)  # for the interfaces that were not observed yet
         self._additions = [operation for operation in planned if isinstance(operation, AddNetns)]
         self._left = [operation for operation in planned if isinstance(operation, CreatePair)]
         self._created: set[str] = set()
-        self._looks: deque[tuple[ReconcilePass, list[CreatedPair]]] = deque()  # each with what was created for it
+        self._looks: deque[tuple[ReconcilePass, list[CreatedPair]]] = deque()  # each with the pairs created for it
 
     @property
     def scope(self) -> Scope:

@@ -50,10 +50,10 @@ class PassRunner:
         self._observer = owners.observer
         self._statuses = owners.statuses
         self._counters = owners.counters
-        self._creation: PlannedCreation | None = None  # of more pairs than one pass may create
+        self._creation: PlannedCreation | None = None  # in progress, if a plan has more pairs than one pass may create
         self._creation_is_next = False  # after an urgent pass, so that it does not wait as long as there are any
         self._values_seen: dict[str, int] = {}  # routes and neighbours of the links that have any
-        self._outcomes_at_rest: Counter[str] = Counter()  # of the last one after which nothing was left to do
+        self._outcomes_at_rest: Counter[str] = Counter()  # at the last observation that left nothing to do
 
     @property
     def has_work(self) -> bool:

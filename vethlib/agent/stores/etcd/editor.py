@@ -38,7 +38,7 @@ _Texts: TypeAlias = Mapping[bytes, str | None]
 _Known: TypeAlias = Mapping[bytes, tuple[Raw, int]]
 
 _MOST_LOST = 100  # transactions in a row that may fail because others have written one of their keys
-_BYTES = 1 << 20  # in one transaction; etcd accepts 1.5 MiB (--max-request-bytes)
+_BYTES = 1 << 20  # bytes in one transaction; etcd accepts 1.5 MiB (--max-request-bytes)
 
 _BUSY = f"other programs changed these keys {_MOST_LOST} times before the change could be made: run the command again"
 

@@ -23,7 +23,7 @@ class Ledger:
         self.prefix = status_key(label, "").encode()
         self._statuses: dict[bytes, Status] = {}
         self._revisions: dict[bytes, int] = {}
-        self._unwritten: dict[bytes, None] = {}  # in the order of the changes
+        self._unwritten: dict[bytes, None] = {}  # ordered by change
 
     def update(self, statuses: Mapping[str, Status | None], revisions: Mapping[str, int]) -> None:
         """Set these statuses (None removes one) and the revisions of these configurations (0 for none)."""
@@ -95,5 +95,5 @@ def as_json(entry: Mapping[str, object]) -> bytes:
     """Return the JSON of an object, as stored."""
     try:
         return json.dumps(entry, separators=(",", ":"), ensure_ascii=False).encode()
-    except UnicodeEncodeError:  # with surrogates, the whole text would not be UTF-8
+    except UnicodeEncodeError:  # surrogates would make the whole text invalid UTF-8
         return json.dumps(entry, separators=(",", ":")).encode()

@@ -30,7 +30,7 @@ from .streams import Watch
 
 __all__ = ["EtcdStatuses", "read_labels"]
 
-_MOST_KEYS = 10_000_000  # of all labels
+_MOST_KEYS = 10_000_000  # keys of all labels together
 _MOST_AGENTS = 64  # agents of one label that are read, because anybody can write any number of their keys
 _LONGEST_HOST = 255  # characters of the name of a host
 _WAITING = 100  # answers of a watch that are queued; etcd keeps the rest meanwhile

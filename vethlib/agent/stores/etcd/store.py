@@ -42,7 +42,7 @@ from .streams import Watch
 __all__ = ["EtcdStore"]
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 3.0  # seconds between rounds of attempts
-_LONGEST_IF_DENIED = 30.0  # each login costs etcd 50 ms
+_LONGEST_IF_DENIED = 30.0  # seconds; each login costs etcd 50 ms
 _ESTABLISHED = 1.0  # seconds after which a watch counts as good, so that its end is the first failure
 _RESTARTS = 3  # watches on one connection that may end by a compaction before they count as good
 _MOST_EVENTS = 10_000  # queued events before those that later ones supersede are dropped
@@ -76,13 +76,13 @@ class EtcdStore:
         self._lock = threading.Lock()
         self._events: list[StoreEvent] = []
         self._most_events = _MOST_EVENTS
-        self._revisions: dict[str, int] = {}  # of the queued events
-        self._read: dict[str, int] = {}  # of events that were read, until their statuses are published
+        self._revisions: dict[str, int] = {}  # revisions of the queued events
+        self._read: dict[str, int] = {}  # revisions of events that were read, until their statuses are published
         self._refusals: dict[str, str] = {}  # the last error of each member
-        self._outage = ""  # that was reported
+        self._outage = ""  # the last reported one
         self._closing = threading.Event()
         self._connection: Connection | None = None
-        self._failures = 0  # in a row
+        self._failures = 0  # failures in a row
         self._lost: deque[float] = deque(maxlen=_OFTEN)  # when good connections ended
         self._followed = math.inf  # monotonic time since which the keys are watched
         self._files = None if status_dir is None else StatusFiles(status_dir)

@@ -37,10 +37,10 @@ class LongReads:
         self.until = 0.0
         """The time until which files that may take long are not read."""
         self._quick: dict[str, int] = {}  # the size of each file that was quick
-        self._inodes: set[_Inode] = set()  # of the files that took long since the rest began
+        self._inodes: set[_Inode] = set()  # the files that took long since the rest began
         self._smallest = 0  # size of the smallest of these
         self._linked = False  # whether a symbolic link led to one of these
-        self._waiting: dict[str, tuple[float, int]] = {}  # of each file that waits: since when, and its size
+        self._waiting: dict[str, tuple[float, int]] = {}  # for each file that waits: since when, and its size
         self._smallest_first = True
 
     def note(self, name: str, took: float, size: int, directory: int) -> None:

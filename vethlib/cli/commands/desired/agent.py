@@ -91,7 +91,7 @@ def agent(args: Namespace, output: Output) -> int:
         closing(_store(url, args.label, statuses, limits)) as store,
     ):
         agent_file = AgentFile(statuses, store_place, shown_identity(HERE), args.label)
-        agent_file.write()  # at once, because readers take the statuses for those of the agent that runs
+        agent_file.write()  # at once, because readers attribute the statuses to the running agent
         with (
             _microservices(args) as resolver,
             Session(resolver=resolver) as session,
@@ -116,7 +116,7 @@ def agent(args: Namespace, output: Output) -> int:
             )
             asyncio.run(service.run())
             if args.once:
-                with until_stopped():  # which also ends running hooks
+                with until_stopped():  # a signal also ends running hooks
                     hooks.drain(args.hook_timeout)
             return _report(output, service, configurator) if args.once else DONE
 

@@ -190,7 +190,7 @@ def _code(
     """Report missing interfaces, agents and stores; return the exit code for them and for the states shown."""
     agent = published.agent
     if agent is not None and agent.report is not None and agent.report.unwritten:
-        _report_unwritten(output, agent.report, statuses)  # which interfaces there are is unknown, too
+        _report_unwritten(output, agent.report, statuses)  # it is also unknown which interfaces exist
         if agent.report.outage:
             _report_outage(output, agent.report)
         return REFUSED

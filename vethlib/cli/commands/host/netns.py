@@ -23,7 +23,7 @@ from vethlib.ns.programs.running import become
 __all__ = ["netns"]
 
 _USAGE = "usage: vethctl netns [list | add [--up] NAME… | del NAME… | exec NETNS PROGRAM [ARGUMENT…]]"
-_CANNOT_RUN, _NOT_FOUND = 126, 127  # as shells report it
+_CANNOT_RUN, _NOT_FOUND = 126, 127  # the exit codes of shells
 
 
 def netns(args: Namespace, output: Output) -> int:
