@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import signal
 import sys
 import warnings
 from collections.abc import Callable
+from types import CodeType
 from typing import Any
 
 import pytest
 
 from tests.capabilities import CAP_NET_BROADCAST, CAP_SYS_ADMIN, dropped
+from tests.interrupts import Interrupt, boundaries, interrupted
 from tests.live.children import in_a_child
 from tests.live.refusals import failing
 from tests.refusing import raises
@@ -149,6 +152,26 @@ def test_the_capability_that_is_missing_is_named_and_home_is_watched_without(
         assert cache.netns() == [""]
         session.create(Veth(End("a"), End("b")))
         assert {event.link.name for event in cache.poll() if event.link} == {"a", "b"}
+
+
+def test_an_interruption_in_a_context_manager_of_the_library_leaves_the_cache_usable(session: Session) -> None:
+    def belongs(code: CodeType) -> bool:
+        return code.co_filename == contextlib.__file__ and code.co_qualname.startswith("_GeneratorContextManager.__e")
+
+    def use() -> None:
+        with IfIndexCache(session) as cache:
+            try:
+                cache.poll()
+            except Interrupt:
+                cache.poll()  # while the traceback is there
+                raise
+
+    use()
+    each = boundaries(use, belongs)
+    assert each
+    assert all(interrupted(use, boundary) for boundary in each if boundary.code.co_name == "__enter__")
+    for boundary in each:
+        interrupted(use, boundary)
 
 
 def test_a_signal_handler_that_interrupts_a_cache_may_use_the_session_but_not_the_cache(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.interrupts import boundaries, distinct, interrupted
+from tests.interrupts import Interrupt, boundaries, distinct, interrupted
 from tests.programs import children, freeze
 from tests.refusing import raises
 from tests.witness import ip, names, open_fds, poll
@@ -43,6 +44,25 @@ def test_a_relay_that_is_interrupted_at_any_bytecode_while_it_starts_leaves_noth
             assert interrupted(start, boundary), boundary
             assert poll(lambda: open_fds() == before), boundary
             assert children() <= others, boundary
+
+
+def test_an_interruption_at_the_beginning_or_end_of_a_command_leaves_the_relay_usable() -> None:
+    def belongs(code: CodeType) -> bool:
+        return code.co_filename == contextlib.__file__ or code.co_qualname == "Relay._alone"
+
+    with Topology.build("a -- b delay=1ms", impair="userspace") as net:
+
+        def use() -> None:
+            try:
+                net.wire("a", "b").set(delay="2ms")
+            except Interrupt:
+                net.wire("a", "b").set(delay="3ms")  # while the traceback is there
+                raise
+
+        each = boundaries(use, belongs)
+        assert each
+        for boundary in each:
+            interrupted(use, boundary)
 
 
 class Hub:

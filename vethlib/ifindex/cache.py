@@ -6,7 +6,7 @@ import errno
 import os
 import weakref
 from collections.abc import AsyncGenerator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Final
 
@@ -137,22 +137,32 @@ class IfIndexCache(WarnsUnclosed):
         self._check_free()
 
     def _check_free(self) -> None:
-        if self._lock._is_owned():  # type: ignore[attr-defined]  # as threading.Condition asks, too
+        if self._is_held():
             raise VethError("this cache is in use by this thread, which a signal handler has interrupted")
+
+    def _is_held(self) -> bool:
+        return bool(self._lock._is_owned())  # type: ignore[attr-defined]  # as threading.Condition asks, too
+
+    def _alone(self) -> AbstractContextManager[object]:
+        """Return the lock that :meth:`_at_work` needs.
+
+        Its own methods are C functions, so that an interruption never leaves it locked. Those of a generator are not: a
+        traceback keeps a generator that was interrupted at its beginning or end.
+        """
+        self._check()
+        return self._lock
 
     @contextmanager
     def _at_work(self) -> Iterator[Watching]:
-        """Hold the lock, and leave fileno() readable if, and only if, there is something to poll."""
-        self._check()
-        with self._lock:
-            if self._closed:
-                raise SessionClosed("this cache is closed")
-            watching = self._watching
-            try:
-                yield watching
-            finally:
-                if not self._closed:
-                    watching.news.set_flag(watching.has_news)
+        """Leave fileno() readable if, and only if, there is something to poll. The caller holds the lock."""
+        if self._closed:
+            raise SessionClosed("this cache is closed")
+        watching = self._watching
+        try:
+            yield watching
+        finally:
+            if not self._closed and self._is_held():  # not when a traceback that has kept this is collected
+                watching.news.set_flag(watching.has_news)
 
     # --- which namespaces
 
@@ -171,7 +181,7 @@ class IfIndexCache(WarnsUnclosed):
         if isinstance(refs, str):
             raise InvalidValue("refs", refs, f"give a list of references: [{refs!r}]")
         given = ["" if ref is None else ref for ref in refs]
-        with self._at_work() as watching:
+        with self._alone(), self._at_work() as watching:
             watching.watch(given)
 
     def watch_and_read(self, refs: Iterable[str]) -> dict[str, FirstLook]:
@@ -182,18 +192,18 @@ class IfIndexCache(WarnsUnclosed):
         """
         check_several(refs)
         given = list(refs)
-        with self._at_work() as watching:
+        with self._alone(), self._at_work() as watching:
             looks = watching.watch(given, reading=True)
         return {ref: look for ref, look in zip(given, looks, strict=True) if look is not None}
 
     def prepare(self) -> None:
         """Prepare for watching foreign namespaces. Raises NotPermitted if a capability is missing."""
-        with self._at_work() as watching:
+        with self._alone(), self._at_work() as watching:
             watching.prepare()
 
     def unwatch(self, netns: NetnsRef = "") -> None:
         """Stop watching a namespace, given by any reference to it. Raises NetnsNotFound if it is not watched."""
-        with self._at_work() as watching:
+        with self._alone(), self._at_work() as watching:
             watching.watched.drop(self._watch_of(netns))
 
     def unwatch_by(self, ref: str) -> str | None:
@@ -202,13 +212,13 @@ class IfIndexCache(WarnsUnclosed):
         Returns the first of its other references, by which it is still watched, without losing an event; None if there
         are no others, so that it is no longer watched.
         """
-        with self._at_work() as watching:
+        with self._alone(), self._at_work() as watching:
             other = watching.watched.drop_ref(ref)
             return None if other is None else str(other)
 
     def netns(self) -> list[NetnsRef]:
         """Return the references of the watched namespaces, each as first given."""
-        with self._at_work() as watching:
+        with self._alone(), self._at_work() as watching:
             return watching.watched.netns()
 
     def _watch_of(self, netns: NetnsRef) -> Watch:
@@ -256,7 +266,7 @@ class IfIndexCache(WarnsUnclosed):
         """Return all links of a namespace, ordered by ifindex. Raises NetnsNotFound if it is not watched."""
         watch = self._watches.get(netns)
         if watch is None:
-            with self._at_work():
+            with self._alone(), self._at_work():
                 watch = self._watch_of(netns)
         table = watch.table.copy()  # atomic, so another thread cannot change it meanwhile
         return [_link(watch, table[key], netns) for key in sorted(key for key in table if isinstance(key, int))]
@@ -291,7 +301,7 @@ class IfIndexCache(WarnsUnclosed):
 
     def _find(self, key: str | int, netns: NetnsRef) -> tuple[Watch, LinkMessage]:
         """Return a link that a lookup did not find at once, after reading queued events."""
-        with self._at_work() as watching:
+        with self._alone(), self._at_work() as watching:
             watching.catch_up()
             watch = self._watch_of(netns)
             record = watch.table.get(key)
@@ -308,7 +318,7 @@ class IfIndexCache(WarnsUnclosed):
 
         Raises SessionClosed, and NetlinkError for an error that affects all namespaces (no descriptor is left).
         """
-        with self._at_work() as watching:
+        with self._alone(), self._at_work() as watching:
             watching.catch_up(GLANCE)
 
     def poll(self, timeout: float | None = 0) -> list[LinkEvent]:
@@ -321,7 +331,7 @@ class IfIndexCache(WarnsUnclosed):
         """
         deadline = deadline_after(timeout)
         while True:
-            with self._at_work() as watching:
+            with self._alone(), self._at_work() as watching:
                 watching.catch_up(partly=True)
                 events = self._take(len(watching.reports.pending) + 1)
                 if events or (deadline is not None and deadline <= time.monotonic()):
@@ -335,7 +345,7 @@ class IfIndexCache(WarnsUnclosed):
         If there is more to read, :meth:`fileno` stays readable, or :meth:`due` returns the time of the next call.
         Raises SessionClosed, NetlinkError, and InvalidValue if the cache does not coalesce.
         """
-        with self._at_work() as watching:
+        with self._alone(), self._at_work() as watching:
             if watching.reports.changes is None:
                 raise InvalidValue("coalesce", False, "use poll(): only IfIndexCache(…, coalesce=True) has changes()")
             watching.catch_up()
@@ -351,7 +361,7 @@ class IfIndexCache(WarnsUnclosed):
 
     def excuse(self, identities: Iterable[tuple[int, int]]) -> None:
         """Do not count past events in these namespaces as noise, because the caller caused them."""
-        with self._at_work() as watching:
+        with self._alone(), self._at_work() as watching:
             watching.excuse([inode for _, inode in identities])
 
     def _take(self, most: int) -> list[LinkEvent]:
@@ -378,18 +388,18 @@ class IfIndexCache(WarnsUnclosed):
         self._check()
         try:
             while True:
-                with self._at_work() as watching:
+                with self._alone(), self._at_work() as watching:
                     watching.catch_up(partly=True)
                 while event := self._next():
                     yield event
-                with self._at_work() as watching:
+                with self._alone(), self._at_work() as watching:
                     left = watching.left()
                 await watching.news.wait_async(left)
         except SessionClosed:
             return
 
     def _next(self) -> LinkEvent | None:
-        with self._at_work():
+        with self._alone(), self._at_work():
             return next(iter(self._take(1)), None)
 
     def is_at(self, netns: str, identity: tuple[int, int]) -> bool:
@@ -427,7 +437,7 @@ class IfIndexCache(WarnsUnclosed):
         be outdated, because the link is down (see :class:`IfIndexCache`), events are still queued, or an event of the
         namespace was lost and the dump to make up for it has failed. This takes 4 µs.
         """
-        with self._at_work() as watching:
+        with self._alone(), self._at_work() as watching:
             whole = watching.catch_up(GLANCE)
             watch = watching.at(identity) if whole else None
             record = None if watch is None or watch in watching.watched.doubtful else watch.table.get(name)
@@ -435,7 +445,7 @@ class IfIndexCache(WarnsUnclosed):
 
     def cookie_of(self, identity: tuple[int, int]) -> int:
         """Return the cookie of the namespace with that identity, which the caller has open; 0 if it is not known."""
-        with self._at_work() as watching:
+        with self._alone(), self._at_work() as watching:
             watch = watching.at(identity) if watching.catch_up(GLANCE) else None
         return 0 if watch is None else watch.cookie or 0
 
@@ -445,7 +455,7 @@ class IfIndexCache(WarnsUnclosed):
         By then, the events of the change are queued, and possibly later ones, so events take precedence. `message` is
         used only for properties that have no events.
         """
-        with self._at_work() as watching:
+        with self._alone(), self._at_work() as watching:
             watching.catch_up(GLANCE)
             if (watch := watching.at(identity)) is not None:
                 watching.learn(watch, message)

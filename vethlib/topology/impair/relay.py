@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import subprocess
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict
 from functools import partial
 from typing import Any, Final
@@ -147,13 +147,12 @@ class Relay(Closing):
         self._is_kept = True
         self._process.returncode = 0  # nobody waits for it
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _alone(self) -> AbstractContextManager[object]:
+        """Return the lock, whose own methods are C functions, so that an interruption never leaves it locked."""
         if self._lock._is_owned():  # type: ignore[attr-defined]  # as threading.Condition asks, too
             # Two questions at once would each receive the other's answer.
             raise VethError("the relay is in use by this thread, which a signal handler has interrupted")
-        with self._lock:
-            yield
+        return self._lock
 
     def _ask(self, command: dict[str, object]) -> dict[str, Any] | None:
         """Send a command, with the lock held, and return its answer; None if the wire, or every wire, is gone.
