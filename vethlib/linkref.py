@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import TypeAlias, TypeVar
 
 from .errors import InvalidValue, check_type
-from .links import End, Link, NetnsRef, check_index
+from .links import End, Link, NetnsRef, check_index, means_home
 
 __all__ = [
     "NO_ITEM",
@@ -54,10 +54,10 @@ def locate(link: LinkRef, netns: NetnsRef = "", field: str = "name") -> Located:
     if isinstance(link, str):
         return link, netns, None, None
     if isinstance(link, Link):
-        return link.name, netns or link.netns, link.index, None if netns else link
+        return (link.name, link.netns, link.index, link) if means_home(netns) else (link.name, netns, link.index, None)
     if isinstance(link, End):
         _check_is_whole(link)
-        return link.name, netns or link.netns, None, None
+        return link.name, link.netns if means_home(netns) else netns, None, None
     raise InvalidValue(field, link, _NO_LINK)
 
 

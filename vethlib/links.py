@@ -66,6 +66,7 @@ __all__ = [
     "check_veth",
     "check_wait",
     "describe",
+    "means_home",
     "spell",
 ]
 
@@ -214,12 +215,17 @@ def _check_further(name: str, value: Any) -> Any:
 
 def describe(name: str, netns: NetnsRef) -> str:
     """Describe a link for messages: ``'veth1' in netns:blue``, or ``'veth1'`` in the home namespace."""
-    return f"{name!r} in {spell(netns)}" if netns else repr(name)
+    return repr(name) if means_home(netns) else f"{name!r} in {spell(netns)}"
+
+
+def means_home(netns: NetnsRef) -> bool:
+    """Return whether a reference is that of the home namespace, which no object is, even if it is false."""
+    return netns is None or (isinstance(netns, str) and not netns)
 
 
 def spell(netns: NetnsRef) -> str:
     """Describe a namespace for messages: ``netns:blue`` for "blue", ``the home namespace`` for ""."""
-    if not netns:
+    if means_home(netns):
         return "the home namespace"
     if label := getattr(netns, "label", ""):
         return str(label)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from tests.refusing import raises
 from tests.witness import ip, names
-from vethlib import BatchError, End, LinkNotFound, NetnsNotFound, Session, Veth, ns
+from vethlib import BatchError, End, IfIndexCache, LinkNotFound, NetnsNotFound, Session, Veth, ns
 
 SPELLINGS = ["blue", "netns:blue", "path:/run/netns/blue"]
 
@@ -120,3 +120,60 @@ def test_the_item_of_an_error_is_the_one_that_is_missing_not_one_of_its_name(
     with raises(LinkNotFound) as caught:
         call(session, [stale, ("missing", "blue")])
     assert caught.value.item is stale
+
+
+class Empty:
+    """An open namespace that is false, has no hash, and to which there can be no weak references."""
+
+    __slots__ = ("_fd",)
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def __len__(self) -> int:
+        return 0
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
+@pytest.fixture
+def empty(blue: str) -> Iterator[Empty]:
+    with ns.open_owned(blue) as owner:
+        yield Empty(owner.fileno())
+
+
+def test_an_object_that_is_false_is_not_taken_for_the_home_namespace(session: Session, empty: Empty) -> None:
+    session.create_many([Veth(End("first"), End("second")), Veth(End("twin"), End("other"))])
+    foreign = session.create(Veth(End("twin", empty), End("other", empty))).a
+    assert session.lookup(End("twin", empty)).index == foreign.index
+    assert session.lookup(End("twin"), empty).index == foreign.index
+    assert session.set(session.lookup("twin"), empty, index=foreign.index, mtu=1400).mtu == 1400
+    with raises(LinkNotFound) as caught:
+        session.delete("missing", empty)
+    assert "home" not in str(caught.value)
+    session.delete("twin", empty)
+    assert names("blue") == set()
+    assert names() == {"first", "second", "twin", "other"}
+
+
+def test_a_cache_watches_the_namespace_of_any_open_object(session: Session, empty: Empty) -> None:
+    index = session.create(Veth(End("twin", empty), End("other", empty))).a.index
+    for ref in (empty, ns.open_owned(empty)):
+        with IfIndexCache(session) as cache:
+            cache.watch(ref)
+            assert cache.index("twin", ref) == index
+            assert cache.name(index, ref) == "twin"
+            assert cache.link(End("twin", ref)).index == cache.link("twin", ref).index == index
+            assert {link.name for link in cache.links(ref)} == {"lo", "twin", "other"}
+            session.set("twin", empty, up=False)
+            (event, *_) = cache.poll(1)
+            assert isinstance(event.netns, str)
+            assert event.netns.startswith("fd:")
+            session.set("twin", empty, up=True)
+            cache.unwatch(ref)
+            with pytest.raises(NetnsNotFound):
+                cache.links(ref)

@@ -241,14 +241,14 @@ class IfIndexCache(WarnsUnclosed):
         """
         try:
             return self._watches[netns].table[name].ifindex  # type: ignore[index]  # a key that is no name is simply missing
-        except KeyError:
+        except (KeyError, TypeError):  # an object need not be hashable
             return self._located(name, netns)[1].ifindex
 
     def name(self, index: int | Link, netns: NetnsRef = "") -> str:
         """Return the current name of a link, given its ifindex or a Link. Errors and cost are as for :meth:`index`."""
         try:
             return self._watches[netns].table[index].name  # type: ignore[index]  # as above
-        except KeyError:
+        except (KeyError, TypeError):
             if isinstance(index, Link):
                 return self._named(index, netns)
             return self._find(check_type(index, int, "index", "give an ifindex or a Link"), netns)[1].name
@@ -258,13 +258,13 @@ class IfIndexCache(WarnsUnclosed):
         try:
             watch = self._watches[netns]
             record = watch.table[name]  # type: ignore[index]  # as above
-        except KeyError:
+        except (KeyError, TypeError):
             watch, record, netns = self._located(name, netns)
         return _link(watch, record, netns)
 
     def links(self, netns: NetnsRef = "") -> list[Link]:
         """Return all links of a namespace, ordered by ifindex. Raises NetnsNotFound if it is not watched."""
-        watch = self._watches.get(netns)
+        watch = self._watches.get(netns) if isinstance(netns, str) else None
         if watch is None:
             with self._alone(), self._at_work():
                 watch = self._watch_of(netns)
@@ -274,7 +274,7 @@ class IfIndexCache(WarnsUnclosed):
     def _located(self, link: LinkRef, netns: NetnsRef) -> tuple[Watch, LinkMessage, NetnsRef]:
         """Return a link that a lookup did not find at once (perhaps given as a Link or End), and its namespace."""
         name, netns, index, seen = locate(link, netns)
-        watch = self._watches.get(netns) if isinstance(link, Link | End) else None
+        watch = self._watches.get(netns) if isinstance(link, Link | End) and isinstance(netns, str) else None
         record = None if watch is None else watch.table.get(name)
         if watch is None or record is None or index not in (None, record.ifindex):
             watch, record = self._find(name, netns)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from vethlib._nl.link import LinkMessage
 from vethlib.links import NetnsRef
+from vethlib.ns import Netns
+from vethlib.ns.reference import number_of
 
 from .dumps import FirstLook
 from .observatory import Observatory
@@ -66,15 +69,24 @@ class Watch:
 
 
 class _Held:
-    """A Netns that was given as a reference, and its spelling, for use after the object is collected."""
+    """An open namespace that was given as a reference, and its spelling, for use after it is collected.
+
+    An object to which there are no weak references, such as the descriptors of `vethlib.ns`, is only known by that.
+    """
 
     __slots__ = ("_netns", "_text")
 
     def __init__(self, netns: Any) -> None:
-        self._netns = weakref.ref(netns)
-        self._text = str(netns)
+        self._text = str(netns) if isinstance(netns, Netns) else f"fd:{number_of(netns)}"
+        self._netns: Callable[[], Any] = _nothing
+        with suppress(TypeError):
+            self._netns = weakref.ref(netns)
 
     def given(self) -> NetnsRef:
         """Return the Netns, or its spelling."""
         netns: NetnsRef = self._netns()
         return self._text if netns is None else netns
+
+
+def _nothing() -> None:
+    pass

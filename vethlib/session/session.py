@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vethlib import ns
-from vethlib.links import NetnsRef
+from vethlib.links import NetnsRef, means_home
 
 from .core.namespaces import Namespaces
 from .methods.changing import ChangingSession
@@ -51,4 +51,4 @@ def open_netns(session: Session, ref: NetnsRef) -> ns.Descriptor:
     Raises SessionClosed, NetnsNotFound, NotPermitted, InvalidValue.
     """
     with session._namespaces() as namespaces:
-        return ns.open_owned(ref or namespaces.home, session._resolver)
+        return ns.open_owned(namespaces.home if means_home(ref) else ref, session._resolver)

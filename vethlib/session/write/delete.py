@@ -20,7 +20,7 @@ from vethlib._nl.link import LinkMessage, delete_link, get_link, get_named, pars
 from vethlib._primitives import do_in_threads
 from vethlib.errors import NetnsNotFound, VethError, is_exhaustion
 from vethlib.linkref import Item, as_items
-from vethlib.links import Link, NetnsRef, describe
+from vethlib.links import Link, NetnsRef, describe, means_home
 from vethlib.session.core.namespaces import Birth, Identity, Namespaces, OpenNetns
 from vethlib.session.core.refusal import copy_for, refusal
 from vethlib.session.core.slabs import SLAB, Slab, by_reference, slabs
@@ -73,7 +73,7 @@ class _Named(NamedTuple):
     @property
     def index_at_home(self) -> int:
         """The ifindex of the link itself, or else of its other end, in the home namespace; 0 if neither is there."""
-        if not self.ref:
+        if means_home(self.ref):
             return self.link.ifindex
         return self.link.link or 0 if self.peer_is_home else 0
 
@@ -265,7 +265,7 @@ class Deletion:
             return
         with self._open_namespaces() as namespaces:
             try:
-                links = {index: named[0].link for index, named in targets.items() if not named[0].ref}
+                links = {index: named[0].link for index, named in targets.items() if means_home(named[0].ref)}
                 links |= _peers(namespaces, {index: targets[index][0].link for index in targets.keys() - links})
                 if links:
                     _delete_links(namespaces, namespaces.home, links)
