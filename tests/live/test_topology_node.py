@@ -577,6 +577,28 @@ def test_ipv6_works_at_both_ends_as_soon_as_the_second_is_up(net: Topology) -> N
                 server.bind((net[name].ipv6, 7))
 
 
+@pytest.mark.parametrize("changed", ["a", "b"])
+@pytest.mark.parametrize("change", [{"altnames": ["other"]}, {"new_name": "other"}], ids=["altname", "name"])
+def test_ipv6_works_at_both_ends_whatever_their_links_are_called(change: dict[str, Any], changed: str) -> None:
+    with Topology.build("a(10.0.0.1/24) -- b(2001:db8::1/64)") as net:
+        net[changed].set("eth0", **change)
+        names = {"a": "eth0", "b": "eth0"} | {changed: "other"}
+        for _ in range(100):
+            for name in ("b", "a"):
+                net[name].set(names[name], up=False)
+            for name in ("b", "a"):
+                net[name].set(names[name], up=True)
+            with net["b"].socket(socket.AF_INET6) as server:
+                server.bind((net["b"].ipv6, 7))
+
+
+def test_a_link_local_address_is_found_whatever_the_links_are_called() -> None:
+    with Topology.build("a(fe80::1/64) -- b(fe80::2/64)") as net:
+        for node in net.values():
+            node.set("eth0", new_name=f"of-{node.name}")
+        assert net["a"].ping(net["b"])
+
+
 def test_a_link_whose_other_end_is_down_or_gone_is_not_waited_for(net: Topology) -> None:
     net["b"].set("eth0", up=False)
     net["a"].set("eth0", up=False)

@@ -61,8 +61,9 @@ def build(
         given = _addresses(layout)
         peers = _peers(layout, namespaces)
         switches = {member.name: peers[member.name] for member in layout.members if member.kind == "switch"}
+        indexes: dict[tuple[str, str], int] = {}
         nodes = {
-            name: Node(name, netns, session, given.get(name, ()), peers[name], switches, files.get(name, {}))
+            name: Node(name, netns, session, given.get(name, ()), peers[name], switches, files.get(name, {}), indexes)
             for name, netns in namespaces.items()
         }
         for node in nodes.values():
@@ -75,6 +76,8 @@ def build(
             undoing.callback(relay.close)
         else:
             pairs = session.create_many(_veth(wire, namespaces) for wire in layout.wires)
+        for wire, pair in zip(layout.wires, pairs, strict=True):
+            indexes[wire.a.node, wire.a.link], indexes[wire.b.node, wire.b.link] = pair.a.index, pair.b.index
         _make_bridges(layout, pairs, namespaces)
         _add_routes_and_wait(layout.routes, given, namespaces)
         if impaired:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
@@ -59,6 +59,7 @@ class Node(NotesEntry):
         peers: Mapping[str, Peer] = MappingProxyType({}),
         switches: Mapping[str, Mapping[str, Peer]] = MappingProxyType({}),
         files: Mapping[str, str | Callable[[], str]] = MappingProxyType({}),
+        indexes: Mapping[tuple[str, str], int] = MappingProxyType({}),
     ) -> None:
         netns.label = f"node {name}"
         self.name = name
@@ -68,6 +69,8 @@ class Node(NotesEntry):
         self._session = session
         self._peers = peers  # the other ends, by link
         self._switches = switches  # the peers of every switch, by its name
+        # The ifindex of each link of the topology, by the name of its node and its own: tests may rename links.
+        self._indexes = indexes
         self._programs = Programs(netns, files)
         self._awaited: set[subprocess.Popen[Any]] = set()  # programs that run() waits for
         self._blocks = Blocks()
@@ -291,10 +294,20 @@ class Node(NotesEntry):
             for port in reached(peer, self._switches):
                 if port.netns is not other.netns:
                     continue
-                for address in self._session.lookup(port.link, port.netns).addresses:
+                theirs = self._present(port.node, port.netns, port.link)
+                mine = self._present(self.name, self.netns, link)
+                if theirs is None or mine is None:
+                    continue
+                for address in theirs.addresses:
                     if address.ip in configured and address.version == 6:
-                        return check_address(f"{address.ip}%{self._index(link)}", field)
+                        return check_address(f"{address.ip}%{mine.index}", field)
         raise LookupError(f"node {other.name} has only addresses of links that do not lead to node {self.name}")
+
+    def _present(self, node: str, netns: Netns, link: str) -> Link | None:
+        """Return a link of the topology, whatever its name is by now, or else the link that has its name."""
+        index = self._indexes.get((node, link))
+        links = [each for each in self._session.links(netns) if each.index == index or each.name == link]
+        return min(links, key=lambda each: each.index != index, default=None)
 
     def wait_for(self, condition: Callable[[], T], *, timeout: float = 5.0) -> T:
         """Call `condition` in the node repeatedly until its result is true, and return that result.
@@ -425,16 +438,27 @@ class Node(NotesEntry):
         changed = self._session.set(link, self.netns, **changes)
         link = locate(link)[0]
         wait_until_usable([(self.name, self.netns, changed.index)])
-        if link in self._peers and changed.up:
-            self._wait_for_peer(self._peers[link])
+        peer = self._peer_of(changed.index) or self._peers.get(link)
+        if peer is not None and changed.up:
+            self._wait_for_peer(peer)
         return changed
 
+    def _peer_of(self, index: int) -> Peer | None:
+        """Return the other end of a link of the topology, whatever its name is by now."""
+        return next((peer for link, peer in self._peers.items() if self._indexes.get((self.name, link)) == index), None)
+
     def _wait_for_peer(self, peer: Peer) -> None:
-        """Wait for the other end of a wire, which may have regained its carrier just now."""
-        try:
-            wait_until_usable([(peer.node, peer.netns, self._session.index(peer.link, peer.netns))])
-        except (LinkNotFound, NetnsNotFound):
-            pass  # it was renamed, or its node closed
+        """Wait for the other end of a wire, which may just have got its carrier again.
+
+        It may have been renamed, and another link may have its name, such as one that was created in its place.
+        """
+        made = self._indexes.get((peer.node, peer.link))
+        indexes = set() if made is None else {made}
+        with suppress(LinkNotFound, NetnsNotFound):
+            indexes.add(self._session.index(peer.link, peer.netns))
+        for index in indexes:
+            with suppress(LinkNotFound, NetnsNotFound):  # it was deleted, or its node closed
+                wait_until_usable([(peer.node, peer.netns, index)])
 
     def stats(self, link: LinkRef) -> Stats:
         """Return the counters of a link of the node. Raises LinkNotFound, and NetnsNotFound after :meth:`close`."""
