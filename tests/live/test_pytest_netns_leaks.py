@@ -306,6 +306,23 @@ def test_processes_left_in_a_node_are_killed_and_told_of(project: Project, pids:
     assert pids() == []
 
 
+def test_more_processes_than_the_run_may_have_descriptors_are_killed(
+    project: Project, pids: Callable[[], list[int]]
+) -> None:
+    result = project("""
+        import resource
+
+        def test_leaves_children(netns):
+            with netns:
+                KEPT.extend(subprocess.Popen(["sleep", "65"]) for _ in range(70))
+            with open("pids", "a") as file:
+                print(*(child.pid for child in KEPT), sep="\\n", file=file)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    """)
+    result.assert_outcomes(passed=1, errors=1)
+    assert pids() == []
+
+
 def test_processes_are_found_although_process_ids_have_wrapped_around(
     project: Project, pids: Callable[[], list[int]]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -99,6 +100,25 @@ def test_ending_the_holder_ends_the_namespaces_and_what_runs_in_them(ended: list
     end(kept)
     assert process.wait(60) == -signal.SIGKILL
     assert poll(lambda: not inodes & namespaces())
+
+
+def test_ending_the_holder_ends_more_processes_than_it_may_have_descriptors(ended: list[Kept]) -> None:
+    net = Topology.build("a -- b")
+    others = [subprocess.Popen(["sleep", "1000"]) for _ in range(40)]
+    programs = [net["a"].start(["sleep", "1000"]) for _ in range(40)]
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (32, before[1]))
+    try:
+        ended.append(kept := keep(net.values()))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    net.let_go()
+    end(kept)
+    assert {program.wait(60) for program in programs} == {-signal.SIGKILL}
+    assert {other.poll() for other in others} == {None}
+    for other in others:
+        other.kill()
+        other.wait()
 
 
 def test_processes_elsewhere_live_on_when_the_holder_ends(ended: list[Kept]) -> None:

@@ -11,13 +11,15 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from itertools import islice
+from typing import Final, NoReturn
 
 from vethlib import ns
 from vethlib._primitives import pidfd_open, pidfd_send_signal, posix, real_subprocess, select
 from vethlib.errors import NetlinkError, VethError
+from vethlib.ns.descriptor import owned
 from vethlib.ns.syscalls import MS_BIND, mount
 
 from .live.node import Node
@@ -27,6 +29,7 @@ __all__ = ["Kept", "hold", "keep"]
 
 _NETNS_DIR = "/run/netns"
 _READY = "ready"
+_ROUND: Final = 16  # processes that are killed at a time
 _HOLDER = f"import sys; sys.path.append(sys.argv[1]); from {__name__} import hold; hold(sys.argv[2:])"
 
 
@@ -128,20 +131,30 @@ def _bind(arguments: Sequence[str]) -> list[int]:
 
 
 def _end_processes(inside: set[tuple[int, int]]) -> None:
-    """Kill every process in these namespaces, and wait until they have ended."""
-    ended = select.poll()
-    waiting = 0
+    """Kill every process in these namespaces, also those that are started meanwhile, and wait until they have ended."""
+    # Each round is limited: there may be more processes than this one may have descriptors.
+    while killed := list(islice(_killed(inside), _ROUND)):
+        for pidfd in killed:
+            ended = select.poll()
+            ended.register(pidfd, select.POLLIN)
+            ended.poll()
+            pidfd.close()
+
+
+def _killed(inside: set[tuple[int, int]]) -> Iterator[ns.Descriptor]:
+    """Kill the processes in these namespaces, and yield a pidfd of each."""
     for pid in filter(str.isdecimal, os.listdir("/proc")):
         try:
-            fd = pidfd_open(int(pid))  # from here on, the number cannot be reused
-            seen = os.stat(f"/proc/{pid}/ns/net")
-            if (seen.st_dev, seen.st_ino) in inside:
-                pidfd_send_signal(fd, signal.SIGKILL)
-                ended.register(fd, select.POLLIN)
-                waiting += 1
+            if not _is_inside(pid, inside):
+                continue
+            pidfd = owned(pidfd_open, int(pid))
+            if _is_inside(pid, inside):  # the number cannot have been reused since
+                pidfd_send_signal(pidfd.fileno(), signal.SIGKILL)
+                yield pidfd
         except OSError:
-            continue  # it has ended, or this user may not inspect it
-    while waiting:
-        for fd, _ in ended.poll():
-            ended.unregister(fd)
-            waiting -= 1
+            continue  # it has ended, or this user may not inspect or end it
+
+
+def _is_inside(pid: str, inside: set[tuple[int, int]]) -> bool:
+    seen = os.stat(f"/proc/{pid}/ns/net")
+    return (seen.st_dev, seen.st_ino) in inside

@@ -13,6 +13,7 @@ import signal
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import islice
 
 from vethlib import ns
 from vethlib._nl.link import delete_link, get_link, parse_link
@@ -29,7 +30,8 @@ from .found import Found, Identity
 __all__ = ["delete_links", "doomed_links", "kill", "names_of_nodes", "remove_names", "sentences"]
 
 _MOST = 12  # leftovers of one kind that are described one by one
-_PATIENCE = 1000  # ms to wait for a killed process to end
+_PATIENCE = 1000  # ms for a killed process to end
+_AT_A_TIME = 16  # processes that are killed: each takes a descriptor
 
 Places = Mapping[Identity | None, int]
 """A descriptor of each namespace with links; None is the key of the home namespace."""
@@ -156,6 +158,14 @@ def remove_names(names: Iterable[Found]) -> None:
 
 def kill(processes: Iterable[Found]) -> list[Found]:
     """Kill processes, wait for their end, and return those that were running, with their command lines."""
+    left = iter(processes)
+    killed: list[Found] = []
+    while some := list(islice(left, _AT_A_TIME)):
+        killed += _kill(some)
+    return killed
+
+
+def _kill(processes: Iterable[Found]) -> list[Found]:
     killed, fds = [], []
     for process in processes:
         try:
