@@ -249,7 +249,7 @@ class SessionClosed(VethError, RuntimeError):
 
 def belongs_to_parent(what: str, pid: int | None) -> SessionClosed:
     """Return the error for the use of a session or cache in a child of the process `pid` to which it belongs."""
-    error = SessionClosed(f"this {what} belongs to process {pid}: after a fork, the child makes a {what} of its own")
+    error = SessionClosed(f"this {what} belongs to process {pid}: after a fork, the child must create its own {what}")
     error.forked = True
     return error
 

@@ -91,7 +91,7 @@ def test_a_rename_that_is_refused_is_missed(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_without_privilege_the_version_decides_and_the_detail_tells_so(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(_: object) -> None:
-        raise NotPermitted("making a network namespace needs CAP_SYS_ADMIN")
+        raise NotPermitted("creating a network namespace needs CAP_SYS_ADMIN")
 
     monkeypatch.setattr(ns, "call_in_new", refused)
     monkeypatch.setattr(platform, "release", lambda: "6.1.0-49-amd64")

@@ -236,7 +236,7 @@ except NotPermitted as error:
 """
     forbid = 'echo 0 > /proc/sys/user/max_user_namespaces && exec "$0" "$@"'
     said = python(code, "unshare", "--user", "--map-root-user", "sh", "-c", forbid, *ORDINARY)
-    assert "this host forbids them, sysctl user.max_user_namespaces=10000 allows them" in said
+    assert "this host forbids them; the sysctl user.max_user_namespaces=10000 allows them" in said
     assert "CAP_SYS_ADMIN" in said
 
 

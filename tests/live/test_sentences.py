@@ -120,13 +120,13 @@ SENTENCES = {
         lambda _: check_name("x" * 16),
         InvalidValue,
         {"field": "name"},
-        "name 'xxxxxxxxxxxxxxxx': a link name has 1 to 15 bytes, this one has 16",
+        "name 'xxxxxxxxxxxxxxxx': a link name has 1 to 15 bytes, but this one has 16",
     ),
     "no name": Sentence(
         lambda _: check_name(""),
         InvalidValue,
         {"field": "name"},
-        "name '': a link name has 1 to 15 bytes, this one has 0",
+        "name '': a link name has 1 to 15 bytes, but this one has 0",
     ),
     "a bad MAC address": Sentence(
         lambda _: check_mac("02:00"),
@@ -236,13 +236,13 @@ SENTENCES = {
         without_rights(lambda: ns.entered("blue").__enter__()),
         NotPermitted,
         {"capability": "CAP_SYS_ADMIN", "errno": errno.EPERM},
-        "entering a network namespace needs CAP_SYS_ADMIN, in one's own user namespace and in its owner",
+        "entering a network namespace needs CAP_SYS_ADMIN in its owner and in the caller's user namespace",
     ),
     "making one without rights": Sentence(
         without_rights(lambda: ns.call_in_new(os.getpid)),
         NotPermitted,
         {"capability": "CAP_SYS_ADMIN", "errno": errno.EPERM},
-        "making a network namespace needs CAP_SYS_ADMIN",
+        "creating a network namespace needs CAP_SYS_ADMIN",
     ),
     # links
     "a link that is not there": Sentence(
@@ -384,7 +384,7 @@ SENTENCES = {
         in_another_process,
         SessionClosed,
         {"forked": True},
-        f"this session belongs to process {os.getpid()}: after a fork, the child makes a session of its own",
+        f"this session belongs to process {os.getpid()}: after a fork, the child must create its own session",
     ),
 }
 

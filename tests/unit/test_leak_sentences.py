@@ -20,21 +20,21 @@ SENTENCES = [
     (Found("link", A, 7, "br7"), "", "link br7 in node a: delete it before the test ends; "
      "it does not end with any namespace"),
     (Found("name", None, 0, "blue"), "the fixture tidy", "namespace blue, in /run/netns (left by the fixture tidy): "
-     "remove it, by ns.remove() or by `ip netns del`"),
+     "remove it with ns.remove() or `ip netns del`"),
     (Found("descriptor", B, 9), "", f"descriptor 9, open on network namespace 4026532002: {ALIVE}; "
-     "close the Netns or Topology behind it, by close() or a with statement"),
+     "close its Netns or Topology, with close() or a with statement"),
     (Found("thread", A, 1), "", f"thread 1 (not of Python) in node a: {ALIVE}; "
-     "let it return and wait for it, by join() or result() of a future"),
+     "let it return and wait for it, with join() or with result() of its future"),
     (Found("thread", A, threading.get_native_id()), "", "the thread that runs the tests, in node a: it was moved back; "
      "leave a node by ending its with block"),
     (Found("process", A, 42, "sleep 61"), "test_it.py::test_it", "process 42 (sleep 61) in node a "
-     "(left by test_it.py::test_it): it was killed; end it before the test ends, or start it by node.start()"),
+     "(left by test_it.py::test_it): it was killed; end it before the test ends, or start it with node.start()"),
     (Found("link", A, 7, "d\udcff"), "", r"link d\xff in node a: delete it before the test ends; "
      "it does not end with any namespace"),
     (Found("name", None, 0, "b\udcff\x1b[1m"), "", r"namespace b\xff\x1b[1m, in /run/netns: "
-     "remove it, by ns.remove() or by `ip netns del`"),
+     "remove it with ns.remove() or `ip netns del`"),
     (Found("process", A, 42, "sleep \x1b[1m\n"), "", r"process 42 (sleep \x1b[1m\n) in node a: "
-     "it was killed; end it before the test ends, or start it by node.start()"),
+     "it was killed; end it before the test ends, or start it with node.start()"),
 ]  # fmt: skip
 
 
@@ -49,7 +49,7 @@ def test_a_socket_has_its_sentence() -> None:
         (line,) = sentences({Found("socket", A, sock.fileno(), "12"): ""}, NAMES)
         assert line == (
             f"socket {sock.fileno()} (AF_INET, SOCK_DGRAM, bound to {sock.getsockname()!r}) of node a: {ALIVE}; "
-            "close it, best with a with statement"
+            "close it, preferably with a with statement"
         )
 
 

@@ -1,4 +1,4 @@
-"""What is wanted and what is seen: the values, and what is no value."""
+"""Desired and observed links: valid and invalid values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a layout settles (link names, addresses, who forwards), and which descriptions it refuses."""
+"""What a layout decides (link names, addresses, forwarding), and which descriptions are refused."""
 
 from __future__ import annotations
 
@@ -238,7 +238,7 @@ WRONG: list[tuple[Description, str, str]] = [
     (parse("a(fe80::1/64) -- b(fe80::1/64)"), "fe80::1/64", "two nodes have this address, a and b"),
     (parse("a(10.0.0.1/32) -- b:x"), "b:x", "10.0.0.1/32 has no free address for it"),
     (parse("switch s; a(10.0.0.1/30) -- s; b -- s; c -- s"), "c", "10.0.0.0/30 has no free address for it"),
-    (parse("a(fd00::1/64) -- b mtu=1279"), "mtu=1279", "must be at least 1280 for IPv6, and a has an IPv6 address"),
+    (parse("a(fd00::1/64) -- b mtu=1279"), "mtu=1279", "must be at least 1280 for IPv6, because a has an IPv6 address"),
     (parse("a -- b; c(10.0.0.1/8) -- d"), "2 ports", "10.0.0.0/8 is exhausted: give addresses"),
     (parse("a -- b; c(fd00::1/16) -- d"), "65536 segments", "fd00::/16 is exhausted: give addresses"),
     (parse("switch s t; s -- t; s -- t"), "s -- t", "must not close a loop of switches"),
@@ -391,7 +391,7 @@ def test_a_mistake_that_only_the_layout_shows_is_reported_with_its_line(text: st
 def test_what_needs_ipv6_is_refused_on_a_wire_without_it(text: str, value: str, port: str) -> None:
     with raises(InvalidValue, field="topology", value=value) as caught:
         lay_out(parse(text))
-    assert f"and {port} has IPv6 in its " in caught.value.hint
+    assert f" {port} has IPv6 in its " in caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ class Outcome(NamedTuple):
 
 DONE: Final = Outcome(0, "", ())
 LOST: Final = Outcome(errno.ENOBUFS, "the kernel's answer was lost", ())
-_CUT: Final = Outcome(errno.EBADMSG, "the kernel's answer never came whole", ())
+_CUT: Final = Outcome(errno.EBADMSG, "the kernel's answer was cut each time", ())
 UNSENT: Final = Outcome(errno.ECANCELED, "not sent", ())
 
 

@@ -57,9 +57,9 @@ def check_name(name: str, field: str = "name", *, may_be_open: bool = False) -> 
         raise InvalidValue(field, name, "its settings would be those of the whole namespace: choose another name")
     if name[-1] == "*":
         if not may_be_open:
-            raise InvalidValue(field, name, "must be a whole name: only a new end can take any free one, by a '*'")
+            raise InvalidValue(field, name, "must be a complete name: only for a new end does '*' mean any free name")
         if len(name) == 1:
-            raise InvalidValue(field, name, "a name must begin with something, as in 'veth*'")
+            raise InvalidValue(field, name, "a name must have something before the '*', as in 'veth*'")
     if not name.isascii() or not name.isprintable():
         _check_no_controls(name, field)
     return name
@@ -80,7 +80,7 @@ def check_kernel_name(name: str, field: str = "name") -> str:
 
 def _check_bytes_of_name(encoded: bytes, name: str, field: str) -> None:
     if not 1 <= len(encoded) <= 15:
-        raise InvalidValue(field, name, f"a link name has 1 to 15 bytes, this one has {len(encoded)}")
+        raise InvalidValue(field, name, f"a link name has 1 to 15 bytes, but this one has {len(encoded)}")
     if not _BAD_IN_NAME.isdisjoint(encoded):
         raise InvalidValue(field, name, "a link name has no '/', ':', '%' or space (nor a byte 0xa0, as in 'à')")
     if name in (".", ".."):
@@ -99,7 +99,7 @@ def check_lookup_name(name: str, field: str = "name") -> str:
     if b"\0" in encoded:
         raise InvalidValue(field, "a name with a NUL", "must not contain a NUL, where the kernel would end the name")
     if not 1 <= len(encoded) <= 127:
-        says = f"a name has 1 to 15 bytes, an alternative one up to 127, this one has {len(encoded)}"
+        says = f"a name has 1 to 15 bytes, an alternative name up to 127, but this one has {len(encoded)}"
         raise InvalidValue(field, name, says)
     return name
 
@@ -180,7 +180,7 @@ def check_ipv6(
         return None
     check_up(ipv6, field)
     if ipv6 and mtu is not None and mtu < IPV6_MIN_MTU:
-        raise InvalidValue(field, ipv6, f"IPv6 needs an mtu of {IPV6_MIN_MTU} bytes, and it is {mtu}")
+        raise InvalidValue(field, ipv6, f"IPv6 needs an mtu of at least {IPV6_MIN_MTU} bytes, but it is {mtu}")
     if not ipv6:
         for address in addresses:
             if address.version == 6:
@@ -245,7 +245,7 @@ def check_altname(name: str, field: str = "altnames") -> str:
     """Return an alternative name if it can be given: like the name of a link, but up to 127 bytes (ALTIFNAMSIZ)."""
     encoded = _encoded(name, field)
     if not 1 <= len(encoded) <= 127:
-        raise InvalidValue(field, name, f"an alternative name has 1 to 127 bytes, this one has {len(encoded)}")
+        raise InvalidValue(field, name, f"an alternative name has 1 to 127 bytes, but this one has {len(encoded)}")
     if not _BAD_IN_NAME.isdisjoint(encoded) or name in (".", ".."):
         raise InvalidValue(field, name, "a name has no '/', ':', '%' or space, and is not '.' or '..'")
     _check_no_controls(name, field)

@@ -39,6 +39,6 @@ def check_field_of_ipv6(
 ) -> None:
     """Raise InvalidValue if a link without IPv6 would have an IPv6 route, neighbour or setting."""
     if ipv6 is False and (field := field_of_ipv6(routes, neighbours)):
-        raise InvalidValue("ipv6", ipv6, f"a link without IPv6 cannot have any in its {field}")
+        raise InvalidValue("ipv6", ipv6, f"a link without IPv6 cannot have IPv6 values in its {field}")
     if mtu is not None and mtu < IPV6_MIN_MTU and (field := field_of_ipv6(routes, neighbours, sysctls)):
         raise InvalidValue("mtu", mtu, f"IPv6 needs {IPV6_MIN_MTU} bytes: raise the MTU or leave out IPv6 in {field}")

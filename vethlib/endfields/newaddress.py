@@ -302,7 +302,7 @@ def _words(text: str) -> tuple[str, dict[str, Any]]:
             given[name] = _seconds(value, text) if name in ("valid", "preferred") else value
         else:
             known = "peer IP/PREFIX, brd IP, label NAME, scope NAME, nodad, noprefixroute, valid_lft SECONDS"
-            wrong = f"{word!r} needs a value" if name in _VALUED else f"{word!r} is no attribute"
+            wrong = f"{word!r} needs a value" if name in _VALUED else f"{word!r} is not an attribute"
             raise InvalidValue(_FIELD, text, f"{wrong}: after an address there may be {known}, preferred_lft SECONDS")
     # Like `ip`: an unlimited lifetime counts as not given.
     return address, {name: value for name, value in given.items() if value is not None}
@@ -313,7 +313,7 @@ def _seconds(word: str, text: str) -> int | None:
         return None
     digits = word.removesuffix("sec")
     if not _is_number(digits):
-        raise InvalidValue(_FIELD, text, f"a lifetime is a number of seconds or 'forever', and not {word!r}")
+        raise InvalidValue(_FIELD, text, f"a lifetime is a number of seconds or 'forever', not {word!r}")
     return int(digits)
 
 

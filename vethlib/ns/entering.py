@@ -90,7 +90,7 @@ def is_here(fd: int) -> bool:
 
 def _not_entered(number: int, fd: int) -> VethError:
     if number == errno.EPERM:
-        message = "entering a network namespace needs CAP_SYS_ADMIN, in one's own user namespace and in its owner"
+        message = "entering a network namespace needs CAP_SYS_ADMIN in its owner and in the caller's user namespace"
         return not_permitted(message, "CAP_SYS_ADMIN", errno=number, netns=f"fd:{fd}")
     if number == errno.EBADF:
         return NetnsNotFound(f"fd {fd} is not open", netns=f"fd:{fd}")
@@ -104,11 +104,11 @@ def _check_unshared(result: int, _function: Any, _arguments: tuple[Any, ...]) ->
         return
     number = ctypes.get_errno()
     if number == errno.EPERM:
-        raise not_permitted("making a network namespace needs CAP_SYS_ADMIN", "CAP_SYS_ADMIN", errno=number)
+        raise not_permitted("creating a network namespace needs CAP_SYS_ADMIN", "CAP_SYS_ADMIN", errno=number)
     reason = errno_text(number)
     if number == errno.ENOSPC:
         reason = "the limit of the sysctl user.max_net_namespaces is reached: raise it, or delete some namespaces"
-    raise NetlinkError(f"cannot make a network namespace: {reason}", errno=number)
+    raise NetlinkError(f"cannot create a network namespace: {reason}", errno=number)
 
 
 def _check_left(result: int, _function: Any, arguments: tuple[Any, ...]) -> None:
@@ -222,7 +222,7 @@ def _no_way_back(number: int, home: int, netns: str = "") -> VethError:
     if number != errno.EPERM:
         message = f"setns is refused: a thread could not return from another network namespace: {errno_text(number)}"
         return NetlinkError(message, errno=number, netns=netns)
-    message = "moving between network namespaces needs CAP_SYS_ADMIN, in one's own user namespace and in their owners"
+    message = "moving between network namespaces needs CAP_SYS_ADMIN in their owners and in the caller's user namespace"
     if ns_owner(home) is None:
         message += "; the network namespace of this thread belongs to another user namespace, so it could not return"
     return not_permitted(message, "CAP_SYS_ADMIN", errno=number, netns=netns)

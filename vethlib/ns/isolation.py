@@ -212,7 +212,7 @@ def _map_own_ids(uid: int, gid: int) -> None:
 def _failed(error: OSError) -> NetlinkError:
     number = error.errno or 0
     if number == errno.EINVAL:
-        message = "isolate() has to come first, in a process of one thread: only that can enter a user namespace"
+        message = "call isolate() first, while the process has one thread: with more, it cannot enter a user namespace"
         return NotSupported(message, errno=number)
     if number in (errno.EPERM, errno.EACCES, errno.ENOSPC, errno.EUSERS):
         message = f"isolate() needs CAP_SYS_ADMIN, or a user namespace: {_forbidding()}"
@@ -237,7 +237,7 @@ def _forbidding() -> str:
         try:
             with open(f"/proc/sys/{file}", encoding="utf-8") as value:
                 if value.read().strip() == forbids:
-                    return f"this host forbids them, sysctl {name}={allows} allows them"
+                    return f"this host forbids them; the sysctl {name}={allows} allows them"
         except OSError:
             pass  # not every kernel has all of them
     return f"this host forbids them; sysctls that may allow them are {', '.join(settings)}"

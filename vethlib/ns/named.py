@@ -217,7 +217,7 @@ def _obstacle(path: str, name: str) -> str:
         with opened_namespace(path):
             return ""
     except NoNamespace:
-        return f"no namespace: it is being made, or was left behind (ip netns del {name} removes it)"
+        return f"not a namespace: it is being created, or was left behind (ip netns del {name} removes it)"
     except (FileNotFoundError, ProcessLookupError):
         link = link_at(path)
         return dangling(parse(f"netns:{name}"), link) if link else ""

@@ -19,7 +19,7 @@ def skip_without_netem(call: pytest.CallInfo[None]) -> None:
     while isinstance(error, BaseExceptionGroup) and error.split(module.ImpairmentNotSupported)[1] is None:
         error = error.exceptions[0]
     if isinstance(error, module.ImpairmentNotSupported):
-        message = f"{error}; --netns-impair=userspace does without"
+        message = f"{error}; --netns-impair=userspace does not need it"
         call.excinfo = pytest.CallInfo.from_call(lambda: _skip(message), call.when).excinfo
 
 

@@ -150,7 +150,7 @@ def _user_name() -> str:
 def _threads() -> str:
     names = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
     return (
-        f"threads are running already ({', '.join(names) or 'none of Python’s'}), and only a process of one thread can "
+        f"threads are running already ({', '.join(names) or 'none of Python’s'}), but only with one can a process "
         "enter a user namespace; start in one: unshare --user --map-root-user --net --mount python -m pytest"
     )
 

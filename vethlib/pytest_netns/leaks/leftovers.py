@@ -72,11 +72,11 @@ def sentences(left: Mapping[Found, str], names: Mapping[Identity, str]) -> list[
 
 _CURES = {
     "link": "delete it before the test ends; it does not end with any namespace",
-    "name": "remove it, by ns.remove() or by `ip netns del`",
-    "descriptor": "it keeps the namespace alive; close the Netns or Topology behind it, by close() or a with statement",
-    "socket": "it keeps the namespace alive; close it, best with a with statement",
-    "thread": "it keeps the namespace alive; let it return and wait for it, by join() or result() of a future",
-    "process": "it was killed; end it before the test ends, or start it by node.start()",
+    "name": "remove it with ns.remove() or `ip netns del`",
+    "descriptor": "it keeps the namespace alive; close its Netns or Topology, with close() or a with statement",
+    "socket": "it keeps the namespace alive; close it, preferably with a with statement",
+    "thread": "it keeps the namespace alive; let it return and wait for it, with join() or with result() of its future",
+    "process": "it was killed; end it before the test ends, or start it with node.start()",
 }
 
 

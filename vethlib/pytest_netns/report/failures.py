@@ -149,7 +149,7 @@ class Failures:
                 room -= 1
         total = sum(map(len, used))
         if total > names.total():
-            yield "netns nodes", f"{total - names.total()} more, which --netns-nodes={total} shows"
+            yield "netns nodes", f"{total - names.total()} more; --netns-nodes={total} shows them"
         if captured := [topology for topology in used if topology in self._captures]:
             yield _section("netns captures", partial(_lines, self._files, captured))
         if self._settings.keep and not self._live.in_child:

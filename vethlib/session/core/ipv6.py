@@ -79,7 +79,7 @@ class IPv6Settings(NamedTuple):
 def conf_name(name: str) -> bytes:
     """Return the name of the directory with the settings of a link. Raises NetlinkError if it is not the link's own."""
     if name in OF_THE_NAMESPACE:
-        says = f"those of a link called {name!r} are the settings of the whole namespace: rename it first"
+        says = f"the settings under the name {name!r} are those of the whole namespace: rename the link first"
         raise NetlinkError(says, errno=errno.EINVAL)
     return encoded(name)
 

@@ -31,6 +31,6 @@ def present_name(namespaces: Namespaces, place: OpenNetns, index: int) -> str:
     try:
         answer = fcntl.ioctl(socket, _SIOCGIFNAME, _IFREQ.pack(index))
     except OSError as error:
-        says = f"there is no link with ifindex {index} in {place} any more" if error.errno == errno.ENODEV else ""
+        says = f"the link with ifindex {index} in {place} no longer exists" if error.errno == errno.ENODEV else ""
         raise refusal(Outcome(error.errno or 0, "", ()), "look up a link", place.ref, says=says) from error
     return decoded(answer[:_NAME].partition(b"\0")[0])

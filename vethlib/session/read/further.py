@@ -173,7 +173,7 @@ def _dump_some(
     if outcome.errno in (errno.ENODEV, errno.EAFNOSUPPORT, errno.EOPNOTSUPP):
         return (), None
     if outcome.errno == errno.EFBIG:
-        says = "its namespace has too many of other programs: reading them would delay all other interfaces"
+        says = "other programs have added too many in its namespace: reading them would delay all other interfaces"
         return outcome.bodies, refusal(Outcome(errno.EFBIG, "", ()), f"list the {field}", place.ref, says=says)
     if outcome.errno:
         raise refusal(outcome, f"list the {field}", place.ref)

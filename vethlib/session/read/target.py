@@ -154,7 +154,7 @@ def not_found(outcome: Outcome, name: str, netns: NetnsRef, request: str = "") -
 
 def renumbered(now: int, index: int | None, name: str, netns: NetnsRef, request: str) -> NetlinkError:
     """Return LinkNotFound for a name that now belongs to the link with ifindex `now`, not to the link with `index`."""
-    says = f"{describe(name, netns)} has ifindex {now} now, and not {index}: it is another link"
+    says = f"{describe(name, netns)} now has ifindex {now}, not {index}: it is another link"
     error = refusal(Outcome(errno.ENODEV, "", ()), request, netns, says=says)
     assert isinstance(error, LinkNotFound)
     error.index = now
@@ -163,9 +163,7 @@ def renumbered(now: int, index: int | None, name: str, netns: NetnsRef, request:
 
 def replaced(name: str, netns: NetnsRef, request: str) -> NetlinkError:
     """Return LinkNotFound for a link that now has the name and the ifindex of another."""
-    return refusal(
-        Outcome(errno.ENODEV, "", ()), request, netns, says=f"{describe(name, netns)} is another link by now"
-    )
+    return refusal(Outcome(errno.ENODEV, "", ()), request, netns, says=f"{describe(name, netns)} is now another link")
 
 
 def same_link(index: int, seen: int | None, name: str, netns: NetnsRef) -> int:

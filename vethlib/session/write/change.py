@@ -186,7 +186,7 @@ def check_expected(namespaces: Namespaces, target: Target, link: LinkMessage) ->
     target.check(namespaces, link)
     birth = target.place.birth
     if target.only_if is not None and not target.only_if(to_link(link, target.netns, cookie=birth[1]), birth):
-        says = f"{describe(target.name, target.netns)} is another link by now"
+        says = f"{describe(target.name, target.netns)} is now another link"
         raise target.refusal(Outcome(errno.ENODEV, "", ()), says=says)
 
 
@@ -348,7 +348,7 @@ def _reach(sent: LinkSteps, goal: Goal) -> Link:
         sent.send(missing)
     link = sent.read_link()
     if missing := goal.unmet(link.ifaddrs):
-        says = "the addresses of the link are not as they were set: another program keeps changing them"
+        says = "the addresses of the link do not stay as they were set: another program keeps changing them"
         refused = Outcome(errno.EBUSY, "", ())
         raise refusal(refused, f"{sent.target.what} {missing[0].what}", sent.target.netns, says=says, cls=NetlinkError)
     return link

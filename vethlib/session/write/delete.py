@@ -322,7 +322,7 @@ class Deletion:
 
     def _lost(self, named: _Named) -> NetnsNotFound:
         what = describe(self._items[named.position][0], named.ref)
-        says = "nothing leads to its namespace any more; if that has ended, so has the link"
+        says = "its namespace can no longer be reached; if that has ended, the link has ended with it"
         return NetnsNotFound(f"delete {what}: {says}", netns=str(named.ref or ""))
 
     def _still_meant(self, namespaces: Namespaces, place: OpenNetns, group: Sequence[_Named]) -> list[_Named]:

@@ -303,7 +303,7 @@ class LinkSteps:
             raise refusal(now, f"read {self.before.name!r}", self.target.netns)
         link = read_body(self.target.place, now, parse_link, f"read {self.before.name!r}")
         if is_replaced(self.before, link) and link.mac.hex(":") != self._mac:
-            says = "it is gone, and another link has its ifindex by now"
+            says = "it is gone, and another link now has its ifindex"
             raise self.target.refusal(Outcome(errno.ENODEV, "", ()), says=says)
         return link
 

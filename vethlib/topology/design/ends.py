@@ -39,7 +39,7 @@ def read_ends(given: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any]]
             raise InvalidValue(name, text, f"must be one value, or one for each end as in {name}=LEFT/RIGHT")
         if name == "mac" and not slash:
             raise InvalidValue(
-                name, text, f"must be that of one end: mac={text}/ is of the left one, mac=/{text} right"
+                name, text, f"must be the MAC of one end: mac={text}/ for the left end, mac=/{text} for the right end"
             )
         for side, value in zip(sides, (left, right if slash else left), strict=True):
             if value:

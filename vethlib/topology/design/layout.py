@@ -198,11 +198,11 @@ def _check_without_ipv6(port: Port, wire: Wire) -> None:
     if any(address.version == 6 for address in port.addresses or ()):
         has = "an IPv6 address"
     if wire.ipv6 is False and has:
-        raise InvalidValue("topology", "ipv6=off", f"must be on for IPv6, and {spell(port)} has {has}")
+        raise InvalidValue("topology", "ipv6=off", f"must be on for IPv6, but {spell(port)} has {has}")
     if field_of_ipv6(sysctls=port.fields.get("sysctls", ())):
         has = has or "IPv6 in its sysctls"
     if is_narrow(wire) and has:
-        hint = f"must be at least {IPV6_MIN_MTU} for IPv6, and {spell(port)} has {has}"
+        hint = f"must be at least {IPV6_MIN_MTU} for IPv6, because {spell(port)} has {has}"
         raise InvalidValue("topology", f"mtu={wire.mtu}", hint)
 
 

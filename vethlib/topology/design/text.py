@@ -117,13 +117,13 @@ class _Statement:
             raise self.wrong(hint if " " not in parts[0] else 'write wires as "a -- b -- c"')
         for a, b in pairwise(ports):
             if a.node == b.node:
-                raise self.wrong(f"a wire must connect two different nodes, this one begins and ends at {a.node}")
+                raise self.wrong(f"a wire must connect two different nodes, but this one begins and ends at {a.node}")
         for port in ports[1:-1]:
             if port.link or port.addresses or port.fields:
                 hint = "is in the middle of a chain, so this would apply to two links: split it into two statements"
                 raise self.wrong(f"{port.node} {hint}")
         if "mac" in given and len(ports) > 2:
-            raise self.wrong("mac would be that of several links: split the chain into two statements")
+            raise self.wrong("mac would apply to several links: split the chain into two statements")
         return ports, self._attributes(given)
 
     def _attributes(self, given: dict[str, str]) -> dict[str, Any]:

@@ -43,7 +43,7 @@ _NO_IPV6: Final = "/proc/sys/net/ipv6/conf/default/disable_ipv6"
 
 def relay_netns() -> ns.Netns:
     """Create the namespace of a relay, whose links send nothing themselves. Raises NotPermitted, NetlinkError."""
-    with system_errors("make the namespace of a relay"):
+    with system_errors("create the namespace of a relay"):
         netns = ns.Netns(ns.call_in_new(_silent))
     netns.label = "the relay"
     return netns
@@ -130,7 +130,7 @@ class Relay(Closing):
         answer = self._ask({"half": 2 * self._place[number] + to_b} | command)
         if answer is None:
             wire = self._wires[number]
-            message = f"the wire between {wire.a.node} and {wire.b.node} does not exist any more"
+            message = f"the wire between {wire.a.node} and {wire.b.node} no longer exists"
             raise LinkNotFound(message, errno=errno.ENODEV)
         return answer
 

@@ -179,7 +179,7 @@ def _make_namespaces(layout: Layout) -> dict[str, Netns]:
             if not group:
                 continue
             settings = Settings(forward=forward)
-            with system_errors("make the namespaces of a topology"):
+            with system_errors("create the namespaces of a topology"):
                 owners = ns.map_in_new(len(group), settings.settle)
             for name, owner in zip(group, owners, strict=True):
                 made[name] = Netns(owner)
@@ -204,8 +204,8 @@ def _make_bridges(layout: Layout, pairs: Sequence[Pair], namespaces: Mapping[str
             made, bridge_link = sockets.exchange(switch, [create_bridge(name), get_link(name=name)])
             if made.errno == errno.EOPNOTSUPP:
                 says = "this kernel has no bridge (try: modprobe bridge)"
-                raise refusal(made, f"make the switch {switch}", "", says=says)
-            sockets.check(switch, "make its bridge", [made, bridge_link])
+                raise refusal(made, f"create the switch {switch}", "", says=says)
+            sockets.check(switch, "create its bridge", [made, bridge_link])
             bridge = index_of(bridge_link.bodies[0])
             joined = sockets.exchange(switch, [set_master(index, bridge) for index in indexes])
             sockets.check(switch, "join its links", joined)

@@ -72,7 +72,7 @@ class LiveWire(Wire):
                 return port
         hint = f"must be an end of this wire: {self.a.node} or {self.b.node}"
         if isinstance(towards, Node) and name in self._namespaces:
-            hint += f" of its own topology, and this is node {name} of another"
+            hint += f" of its own topology, but this is node {name} of another"
         raise InvalidValue("towards", name, hint)
 
     def _read(self, to: Port) -> Impairment:

@@ -125,7 +125,7 @@ class Programs:
         """Create what a program needs: the supervisor that ends it and the mount namespace it runs in."""
         with self._lock:
             if self._asked:
-                raise VethError(f"the text of {self._asked} uses a program of its node, which is to see that text")
+                raise VethError(f"the text of {self._asked} uses a program of its node, which needs that text first")
             if self._watched_by != os.getpid() or supervision.is_lost():
                 Errand(supervision.begin).run()
                 # In a forked child, the processes in the namespace may be its parent's.
@@ -136,7 +136,7 @@ class Programs:
                 self._make_mounts(netns)
             if self._missing is not None and self.files:
                 number = self._missing.errno or 0
-                message = f"mounts are forbidden here, so that {next(iter(self.files))} cannot be the node's own"
+                message = f"mounts are forbidden here, so the node cannot have its own {next(iter(self.files))}"
                 raise NotPermitted(f"{message}: {errno_text(number) if number else self._missing}", errno=number)
 
     def _make_mounts(self, netns: ns.Descriptor) -> None:

@@ -22,7 +22,7 @@ __all__ = ["begin", "drop_netns", "drop_processes", "is_lost", "watch_netns", "w
 
 # The shell exits at once, so that the supervisor is not a child of this process.
 _DETACHED = ["/bin/sh", "-c", "trap '' INT HUP TERM; \"$@\" &", "sh"]
-_CANNOT = "cannot start the process that ends programs together with this one"
+_CANNOT = "cannot start the process that ends the programs of nodes together with this process"
 _BEGINNING = 60.0  # seconds for a supervisor to begin, which usually takes 15 ms
 _PATIENCE = 1000  # ms to wait for a supervisor that does not read
 

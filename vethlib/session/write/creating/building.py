@@ -212,7 +212,7 @@ class Slab:
                 job.failed(error)
                 continue
             if place is None:
-                says = f"{describe(side.name, side.end.netns)} was created, but its namespace is another one by now"
+                says = f"{describe(side.name, side.end.netns)} was created, but its namespace was replaced by another"
                 job.refused(Outcome(errno.ENODEV, "", ()), says=says, side=side)
             else:
                 side.place = place

@@ -288,7 +288,7 @@ class Creation:
             entry.gone = place is not None or entry.is_missing  # with its other end, or with that namespace
         if not all(entry.gone for entry, _ in left):
             raise NetnsNotFound(
-                "neither of their namespaces can be opened any more; if these have ended, so have the pairs"
+                "neither of their namespaces can be opened any longer; if these have ended, so have the pairs"
             )
 
 

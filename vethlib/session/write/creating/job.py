@@ -45,7 +45,7 @@ class Side:
     @property
     def made(self) -> Target:
         """The link that was created."""
-        return Target(self.place, self.name, self.place.ref, "read what was made")
+        return Target(self.place, self.name, self.place.ref, "read what was created")
 
     @property
     def wants_more(self) -> bool:
@@ -200,7 +200,7 @@ class Job:
 
     def gone(self, side: Side) -> None:
         """Note that an end that was created no longer exists."""
-        says = f"{describe(side.name, side.end.netns)} was created, and is gone by now"
+        says = f"{describe(side.name, side.end.netns)} was created, but no longer exists"
         self.refused(Outcome(errno.ENODEV, "", ()), says=says, side=side)
 
     def failed(self, error: VethError) -> None:

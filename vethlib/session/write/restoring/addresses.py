@@ -41,7 +41,7 @@ def restore_addresses(
             if outcome.errno and outcome.errno not in step.fine:
                 raise target.refusal(outcome, cls=NetlinkError)
     if steps := _missing(namespaces, target.place, index, restored, own):
-        says = "they are not as they were: another program keeps changing them"
+        says = "they do not stay as they were: another program keeps changing them"
         refused = Outcome(errno.EBUSY, "", ())
         raise refusal(refused, f"{target.what}: {steps[0].what}", target.netns, says=says, cls=NetlinkError)
 

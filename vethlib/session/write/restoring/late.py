@@ -181,7 +181,7 @@ class LateFields:
             raise refusal(failed[0][1], f"restore {what}{more} of {where}", self._target.netns)
         if name in self._at_stake:
             whose = "any" if before is None else "those of other programs"
-            says = f"there were more than {self._most}: {whose} may be lost"
+            says = f"there were more than {self._most}, of which {whose} may be lost"
             raise refusal(Outcome(errno.EFBIG, "", ()), f"restore the {name} of {where}", self._target.netns, says=says)
 
     def keep_own(self, name: str) -> None:
