@@ -1,4 +1,4 @@
-"""Dropping capabilities: by the calling thread and for a while, so that root can see what other users see."""
+"""Drop capabilities in the calling thread for a while, so that root can see what other users see."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NUMBERS = {"net_broadcast": 11, "net_admin": 12, "net_raw": 13, "sys_ptrace": 1
 
 @contextmanager
 def dropped(*capabilities: int) -> Iterator[None]:
-    """A block in which the calling thread, and no other, has none of these capabilities in effect; of none at all."""
+    """A block in which the calling thread, and no other, lacks these capabilities; by default, all."""
     header, sets = _Header(_LINUX_CAPABILITY_VERSION_3, 0), (_Data * 2)()
     _check(_libc.capget(ctypes.byref(header), sets))
     effective = [one.effective for one in sets]

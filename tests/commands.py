@@ -1,4 +1,4 @@
-"""Running vethctl in the test's own process, and looking at what it said."""
+"""Run vethctl in the test's own process, and look at its output."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Said:
 
     @property
     def errors(self) -> list[dict[str, str]]:
-        """What is on stderr, each line in the one form errors have, without reasons."""
+        """The errors on stderr, each line in the common form of errors, without reasons."""
         found = [json.loads(line) for line in self.err.splitlines()]
         for one in found:
             reasons = one.pop("reasons", [])
@@ -43,7 +43,7 @@ class Said:
 
     @property
     def reasons(self) -> list[tuple[str, str, str, str]]:
-        """Each reason on stderr: the code and the field of its error, its own code, and what it is about."""
+        """Each reason on stderr: the code and the field of its error, its own code, and its subject."""
         found = [json.loads(line) for line in self.err.splitlines()]
         return [
             (one["code"], one["field"], reason["code"], reason["about"])
@@ -61,7 +61,7 @@ Vethctl: TypeAlias = Callable[..., Said]
 
 
 def runner(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Vethctl:
-    """A function that runs a command line; `stdin` is what it can read there."""
+    """A function that runs a command line with `stdin` as its input."""
 
     def run(*argv: str, stdin: str = "") -> Said:
         capsys.readouterr()
@@ -78,13 +78,13 @@ def runner(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
 
 
 def unasked_runner(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Vethctl:
-    """The same where nobody is asked on the terminal from which the tests were started."""
+    """The same, but without questions on the terminal from which the tests were started."""
     monkeypatch.setattr("vethlib.cli.applying.question._open_terminal", lambda: None)
     return runner(capsys, monkeypatch)
 
 
 def said(*argv: str) -> Said:
-    """Run a command line that reads nothing, where there is no fixture to run one with."""
+    """Run a command line without input, for code that has no fixture to run one with."""
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
     with redirect_stdout(out), redirect_stderr(err):
         code = main(list(argv))

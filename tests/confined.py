@@ -1,4 +1,4 @@
-"""Calls in a forked child that has some capabilities and no others, as setpriv would start it."""
+"""Make calls in a forked child that has only some capabilities, as setpriv would start it."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ _NAMES: dict[str, Any] = {
 def confined(capabilities: Iterable[str], code: str, interfaces: list[dict[str, Any]]) -> str:
     """Run a call with these capabilities ("net_admin") in the calling thread's namespace.
 
-    Returns "" if it succeeded, the names of the capabilities that are missing if it was refused, otherwise what was
-    raised: by the field of the exception, or, from vethctl and an agent, in their text.
+    Returns "" if the call succeeded, the names of the missing capabilities if it was refused (from the field of the
+    exception, or from the text of vethctl and an agent), and otherwise the exception that was raised.
     """
     reader, writer = os.pipe()
     child = os.fork()
@@ -92,7 +92,7 @@ def _named(text: str) -> list[str]:
 
 
 def _agent(interfaces: list[dict[str, Any]]) -> str:
-    """Keep interfaces until they are as configured, and changes of them are noticed; or are not for want of a right."""
+    """Keep interfaces until they are as configured and changes to them are noticed, or until a missing right shows."""
     wanted = [read.interface for read in map(read_value, interfaces) if read.interface is not None]
     with Session() as session, Configurator(session, label="confined", records="") as configurator:
         configurator.resync(wanted)

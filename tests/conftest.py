@@ -1,5 +1,8 @@
-"""The whole test run is in namespaces of its own (netns_isolate): it neither sees nor touches the host's network, nor
-what agents of the host keep in /run/vethlib. Nor does it see what the shell that starts it has set for vethctl."""
+"""The whole test run is in its own namespaces (netns_isolate).
+
+It neither sees nor touches the host's network or what the host's agents keep in /run/vethlib. Nor does it see vethctl's
+environment variables of the shell that starts it.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,8 @@ pytest_plugins = ["pytester"]
 
 PRIVILEGED = os.geteuid() == 0
 
-# Of an operator's shell, of a service manager, and of a worker of xdist, which a pytest within a test is not; and those
-# that the tests and benchmarks themselves ask for.
+# Variables of an operator's shell, of a service manager, and of a worker of xdist (a pytest within a test is no
+# worker), and those that the tests and benchmarks themselves read.
 FOREIGN = re.compile(
     r"VETHLIB_.*|MICROSERVICE_LABEL|NOTIFY_SOCKET|WATCHDOG_.*|XDG_RUNTIME_DIR|DOCKER_.*|NO_COLOR|PYTEST_XDIST_.*"
     r"|PYTHONUNBUFFERED"
@@ -35,18 +38,19 @@ def pytest_configure(config: pytest.Config) -> None:
         if FOREIGN.fullmatch(name) and not OURS.fullmatch(name):
             del os.environ[name]
     if hasattr(config, "workerinput"):
-        # What is under coverage are the workers, which have begun with it before this; not what their tests start.
+        # Coverage measures the workers, in which it has started before this, but not the programs that their tests
+        # start.
         os.environ.pop("COVERAGE_PROCESS_START", None)
 
 
 def _as_a_shell_starts_a_program() -> None:
-    """Undo what whoever starts the tests has left behind: what the tests start would inherit it.
+    """Undo the signal settings of the shell that starts the tests: programs that the tests start would inherit them.
 
-    SIGINT is ignored in the background of a script, SIGHUP under nohup. The latter still does not end us, but what has
-    a handler here is at its default in a program that is started.
+    SIGINT is ignored in the background of a script, SIGHUP under nohup. SIGHUP still does not end us, but signals with
+    a handler here have their default action in programs that are started.
     """
     os.umask(0o022)
-    for number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:  # which Python ignores, and restores
+    for number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:  # Python ignores and restores these two
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL if number != signal.SIGHUP else lambda *_: None)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -69,19 +73,19 @@ def _version(program: str) -> str:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put files with slow tests first: workers that share the files are through at about the same time then."""
+    """Put files with slow tests first, so that workers that share the files finish at about the same time."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection() -> None:
-    """Look for no garbage while modules and tests are collected, which are none: a fifth of the time went there."""
+    """Disable garbage collection while tests are collected: it finds nothing, but took a fifth of the time."""
     gc.disable()
 
 
 def pytest_collection_finish() -> None:
-    """Leave what the collection has made out of every later collection of garbage, of which many tests ask for two."""
+    """Exempt the collected tests from garbage collection, which many tests request twice."""
     gc.collect()
     gc.freeze()
     gc.enable()
@@ -89,14 +93,14 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> None:
-    """Have the programs of workers, which run many tests, start in less time."""
+    """Make the programs that workers start, in their many tests, start faster."""
     if hasattr(session.config, "workerinput"):
         session.config.add_cleanup(warm.install().close)
 
 
 @pytest.fixture(autouse=True)
 def _no_file_takes_long_to_read(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stores of files leave one alone for a while that took 50 ms to read, which on a busy machine is any file."""
+    """Raise the limit for slow files: a store skips a file that took 50 ms to read, and on a busy machine any may."""
     if hasattr(request.module, "DirectoryStore"):
         monkeypatch.setattr("vethlib.agent.stores.files.longreads._LONG", 60.0)
         monkeypatch.setattr("vethlib.agent.stores.files.directory._SLICE", 60.0)
@@ -149,9 +153,9 @@ def pytest_make_collect_report(
 
 
 def _fail_if_skipped_in_ci(report: pytest.TestReport | pytest.CollectReport) -> None:
-    """In CI a missing component is a failure: there is nobody to read why a test, or a whole module, was skipped.
+    """In CI, a missing component is a failure, because nobody reads why a test, or a whole module, was skipped.
 
-    A kernel is what it is: a test that needs a newer one, or a module that the machine does not have, may be skipped.
+    The kernel is given: a test that needs a newer kernel, or a module that the machine lacks, may be skipped.
     """
     if report.skipped and os.environ.get("CI") and not hasattr(report, "wasxfail"):
         report.outcome = "failed"

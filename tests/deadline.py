@@ -1,7 +1,7 @@
-"""A deadline for every test: one that would wait for ever fails, says where every thread is, and the others go on.
+"""A deadline for every test: a test that would wait for ever fails with the stack of every thread; the others go on.
 
-The alarm raises in the main thread whatever it waits for, and again every few seconds, because what ends a test may
-wait as well: `with subprocess.Popen(…)` does, for a process that nobody has told to end.
+The alarm raises an exception in the main thread, whatever that waits for, and again every few seconds, because the end
+of a test may wait as well: `with subprocess.Popen(…)` does, for a process that has not been told to end.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from tests.patience import Patience
 
 __all__ = ["SECONDS", "deadline"]
 
-# Those that take as long as somebody wants them to have that time on top.
+# Tests whose duration can be chosen have that time in addition.
 _LONGER = ("VETHLIB_SOAK", "VETHLIB_CHAOS", "VETHLIB_STRESS_SECONDS")
 SECONDS = 360 + sum(float(os.environ.get(name, 0)) for name in _LONGER)
 _LOOK = 30.0
-"""Seconds between two looks at the time, of which a machine that stands still lets any amount pass."""
+"""Seconds between two checks of the clock, which may jump by any amount if the machine was suspended."""
 _AGAIN = 5.0
 
 _running: dict[str, Any] = {}
-"""What has the deadline, and its seconds."""
+"""The test that has the deadline, and its seconds."""
 
 
 def _look(*_: object) -> None:
@@ -41,11 +41,11 @@ def _look(*_: object) -> None:
 
 @contextmanager
 def deadline(name: str, seconds: float = SECONDS) -> Iterator[None]:
-    """Fail after `seconds`, whatever it does meanwhile. A test that uses SIGALRM has no deadline from then on.
+    """Fail after `seconds`, whatever the test does meanwhile. A test that uses SIGALRM has no deadline from then on.
 
-    So has one with a fixture that uses it, whose handler stays between the setup and the teardown.
+    Nor has a test with a fixture that uses it, whose handler stays between setup and teardown.
     """
-    if threading.current_thread() is not threading.main_thread():  # signal handlers are its own
+    if threading.current_thread() is not threading.main_thread():  # only the main thread can set signal handlers
         yield
         return
     if signal.getsignal(signal.SIGALRM) in (signal.SIG_DFL, _look):

@@ -1,4 +1,4 @@
-"""A hostile tenant: changes its own end of a pair, or its own namespace, as fast as the kernel lets it.
+"""A hostile tenant, which changes its own end of a pair, or its own namespace, as fast as the kernel permits.
 
     with flapping("tenant", "pb", "addresses", seconds=20):
         …
@@ -36,7 +36,7 @@ _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _NODAD: Final = 0x02
 _UP: Final = 1
 
-_AT_ONCE: Final = 100  # changes there and as many back, in one system call
+_AT_ONCE: Final = 100  # changes, and as many that undo them, in one system call
 
 
 def _message(kind: int, flags: int, body: bytes) -> bytes:
@@ -59,14 +59,14 @@ def _address(kind: int, index: int, address: bytes) -> bytes:
 
 
 def addresses(first: int, count: int) -> list[bytes]:
-    """Addresses that are all different, every other one of IPv6."""
+    """Addresses that are all different, alternately IPv4 and IPv6."""
     return [
         pack(">I", 0x0A80_0000 + number) if number % 2 else b"\x20\x01\x0d\xb8" + pack(">QI", 7, number)
         for number in range(first, first + count)
     ]
 
 
-# --- what it does over and over: each makes the requests of one round
+# --- what it repeats: each function returns the requests of one round
 
 
 def _flap_addresses(index: int) -> list[bytes]:
@@ -79,7 +79,7 @@ def _flap_state(index: int) -> list[bytes]:
 
 
 def _flap_values(index: int) -> list[bytes]:
-    """MTU, MAC, alias and group: what needs no wait in the kernel."""
+    """MTU, MAC, alias and group: changes without a wait in the kernel."""
     changes = []
     for number in range(_AT_ONCE // 4):
         changes += [
@@ -92,7 +92,7 @@ def _flap_values(index: int) -> list[bytes]:
 
 
 def _flap_names(index: int) -> list[bytes]:
-    """Alternative names come and go."""
+    """Add and remove alternative names."""
     names = [f"flapping-altname-{number}" for number in range(_AT_ONCE)]
     props = [_attribute(_IFLA_PROP_LIST, _attribute(_IFLA_ALT_IFNAME, name.encode() + b"\0")) for name in names]
     return [
@@ -108,7 +108,7 @@ def _flap_name(index: int) -> list[bytes]:
 
 
 def _flap_links(_index: int) -> list[bytes]:
-    """Pairs of its own: made one by one, deleted all at once, since the kernel waits for every single deletion."""
+    """Create its own pairs one by one, and delete all at once, because the kernel waits for every single deletion."""
     group, kind = _attribute(_IFLA_GROUP, pack("=I", 77)), _attribute(_IFLA_LINKINFO, _attribute(1, b"veth"))
     made = [
         _link(_NEWLINK, 0, _attribute(_IFLA_IFNAME, b"flap%d\0" % n), group, kind, how=_CREATE | _EXCL)
@@ -128,7 +128,7 @@ KINDS: Final[dict[str, Callable[[int], list[bytes]]]] = {
 
 
 def socket_in(path: str) -> socket.socket:
-    """An rtnetlink socket in another namespace, where this thread stays."""
+    """Return an rtnetlink socket in another namespace, in which this thread stays."""
     import ctypes
 
     with open(path) as there:
@@ -142,7 +142,7 @@ def _send_all(sock: socket.socket, requests: list[bytes]) -> None:
         try:
             sock.send(request)
         except OSError:
-            pass  # a refusal that nobody reads
+            pass  # refusals that nobody reads
 
 
 def _flap(path: str, link: str, kind: str, seconds: float) -> int:
@@ -159,7 +159,7 @@ def _flap(path: str, link: str, kind: str, seconds: float) -> int:
 
 
 def give_addresses(path: str | Path, link: str, count: int) -> None:
-    """Give the link so many addresses that stay."""
+    """Give the link this many addresses that stay."""
     code = f"from tests.flapping import _give; _give({str(path)!r}, {link!r}, {count})"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
 
@@ -173,7 +173,7 @@ def _give(path: str, link: str, count: int) -> None:
 
 @contextmanager
 def flapping(netns: str, link: str, kind: str, *, seconds: float) -> Iterator[int]:
-    """Somebody who flaps meanwhile, for `seconds` at most; gives the pid. It is at work when this is entered."""
+    """Run a tenant that flaps for up to `seconds`; yields its pid. It is already at work when the block begins."""
     path = netns if "/" in netns else f"/run/netns/{netns}"
     command = [sys.executable, "-m", "tests.flapping", path, link, kind, str(seconds)]
     tenant = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[1])

@@ -1,6 +1,6 @@
 """A hostile tenant that sends netlink messages which look like the kernel's.
 
-Whoever has CAP_NET_ADMIN in a network namespace may send messages to every netlink socket there, by its port, and to
+A process with CAP_NET_ADMIN in a network namespace may send messages to every netlink socket there, by its port, and to
 every multicast group (netlink_allowed, net/netlink/af_netlink.c).
 
     with forging("tenant", [new_link(4242, "lo", sequence=1)], seconds=20, port=os.getpid()):
@@ -38,7 +38,7 @@ _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_LINKINFO = 1, 3, 4, 5,
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 
 INDEX: Final = 4242
-"""The ifindex of what does not exist."""
+"""The ifindex of a link that does not exist."""
 
 
 def _message(kind: int, body: bytes, sequence: int = 0) -> bytes:
@@ -63,7 +63,7 @@ def gone_link(index: int) -> bytes:
 
 
 def _answers(requests: bytes) -> list[bytes]:
-    """What does not exist, for each question; success, for each change."""
+    """Links that do not exist, for each question; success, for each change."""
     made, start = [], 0
     while start < len(requests):
         length, kind, _flags, sequence, _port = unpack_from("=IHHII", requests, start)
@@ -81,9 +81,9 @@ def _answers(requests: bytes) -> list[bytes]:
 
 
 class Forgeries(socket.SocketType):
-    """A netlink socket beside which a tenant is faster than the kernel, and knows all numbers.
+    """A netlink socket for which a tenant forges answers faster than the kernel answers, with all numbers correct.
 
-    It is called as the original; each is noted in `opened`. Its port is that which sending would have given it.
+    It is called like the original; each is noted in `opened`. Its port is the one that sending would have given it.
     """
 
     opened: ClassVar[list[Forgeries]] = []
@@ -119,12 +119,12 @@ def _forge(path: str, seconds: float, port: int, messages: Sequence[bytes]) -> N
             try:
                 sock.sendto(one, socket.MSG_DONTWAIT, (port, 0))
             except OSError:
-                pass  # no such socket now, or its buffer is full, or the kernel refuses
+                pass  # the socket no longer exists, or its buffer is full, or the kernel refuses
 
 
 @contextmanager
 def forging(netns: str, messages: Sequence[bytes], *, seconds: float, port: int) -> Iterator[None]:
-    """A tenant that sends all of these again and again meanwhile, for `seconds` at most."""
+    """Run a tenant that sends all of these again and again, for up to `seconds`."""
     command = [sys.executable, "-m", "tests.forging", f"/run/netns/{netns}", str(seconds), str(port)]
     command += [one.hex() for one in messages]
     tenant = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[1])
@@ -140,7 +140,7 @@ def forging(netns: str, messages: Sequence[bytes], *, seconds: float, port: int)
 
 
 def send_event(netns: str, *messages: bytes) -> None:
-    """Send these messages in one datagram to everybody who listens to the links of a namespace."""
+    """Send these messages in one datagram to all sockets that listen to the links of a namespace."""
     with ns.entered(netns), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         sock.sendto(b"".join(messages), (0, _RTMGRP_LINK))

@@ -1,8 +1,8 @@
-"""An interruption at every bytecode: which there are is recorded once, then each is raised at in a run of its own.
+"""Interrupt an operation at every bytecode: the bytecodes are recorded once, then each gets a run that ends there.
 
-KeyboardInterrupt comes wherever CPython looks for signals (the entry of a function, a jump backwards, the return from
-C), and where that is differs from one version to the next; so do the handlers that cover it. Who holds at every
-bytecode holds at those, in any version.
+KeyboardInterrupt is raised wherever CPython checks for signals (at the entry of a function, a backward jump, the return
+from C), and these places differ from one version to the next; so do the handlers that cover them. Code that withstands
+an interruption at every bytecode withstands it there, in any version.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 from tests.patience import Patience
 
-_TOOL = 4  # of sys.monitoring; the others are named after debuggers, coverage and profilers
+_TOOL = 4  # a tool id of sys.monitoring; the others are reserved for debuggers, coverage and profilers
 
 _ONLY_LOADS = {
     *("LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_FAST_LOAD_FAST", "LOAD_CONST", "LOAD_GLOBAL", "LOAD_DEREF", "LOAD_CLOSURE"),
@@ -38,11 +38,11 @@ __all__ = ["Boundary", "Interrupt", "boundaries", "distinct", "in_processes", "i
 
 
 class Interrupt(BaseException):
-    """What a signal handler raises."""
+    """The exception that a signal handler raises."""
 
 
 class Boundary(NamedTuple):
-    """The moment before a bytecode is executed: which one, and which time in the run."""
+    """The moment before a bytecode is executed: which bytecode, and for how many times in the run."""
 
     code: CodeType
     offset: int
@@ -54,7 +54,7 @@ class Boundary(NamedTuple):
 
 
 def boundaries(operation: Callable[[], object], belongs: Callable[[CodeType], bool]) -> list[Boundary]:
-    """All of them in the functions that belong, in the order in which the operation comes to them."""
+    """All boundaries in the functions that belong, in the order in which the operation reaches them."""
     found: list[Boundary] = []
     visits: Counter[tuple[CodeType, int]] = Counter()
 
@@ -68,7 +68,7 @@ def boundaries(operation: Callable[[], object], belongs: Callable[[CodeType], bo
 
 
 def distinct(found: Iterable[Boundary]) -> list[Boundary]:
-    """Return all but those at which everything is as at the one before: between the two, something was only loaded."""
+    """Return all except those with the same state as the one before: between the two, something was only loaded."""
     return [one for one in found if one.offset not in _alike(one.code)]
 
 
@@ -90,7 +90,7 @@ def _alike(code: CodeType) -> frozenset[int]:
 
 
 def interrupted(operation: Callable[[], object], at: Boundary) -> bool:
-    """Run the operation with an interruption there; return whether it came to that, and the operation let it pass."""
+    """Run the operation with an interruption there; return whether it was raised and the operation passed it on."""
     visits = 0
 
     def interrupt(code: CodeType, offset: int) -> None:
@@ -137,7 +137,7 @@ def _traced(belongs: Callable[[CodeType], bool], note: Callable[[CodeType, int],
 
 @contextmanager
 def _monitored(belongs: Callable[[CodeType], bool], note: Callable[[CodeType, int], None]) -> Iterator[None]:
-    """As :func:`_traced`, which misses bytecodes since Python 3.12."""
+    """Do the same as :func:`_traced`, which misses bytecodes since Python 3.12."""
     monitoring: Any = sys.monitoring  # type: ignore[attr-defined,unused-ignore]
     instruction = monitoring.events.INSTRUCTION
     thread = threading.get_ident()
@@ -161,12 +161,12 @@ def _monitored(belongs: Callable[[CodeType], bool], note: Callable[[CodeType, in
 
 
 def in_processes(count: int, work: Callable[[int], list[str]], seconds: float) -> list[str]:
-    """Do the work in so many processes at once, each with its number; return what all of them have found.
+    """Do the work in this many processes at once, each with its number; return the findings of all.
 
-    Each of them is killed after so many seconds, which is something found, too.
+    Each process is killed after this many seconds, which is also a finding.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads, which the child does without
+        warnings.simplefilter("ignore", DeprecationWarning)  # about a fork beside threads: the child needs none
         forked = [_forked(partial(work, number)) for number in range(count)]
     said = _all_said([reader for _, reader in forked], seconds)
     found: list[str] = []
@@ -181,7 +181,7 @@ def in_processes(count: int, work: Callable[[int], list[str]], seconds: float) -
 
 
 def _all_said(readers: Iterable[int], seconds: float) -> dict[int, bytes | None]:
-    """Return all that comes from these pipes; None for one that has not ended in so many seconds."""
+    """Return everything that is read from these pipes; None for a pipe that has not ended within these seconds."""
     read: dict[int, bytes] = {}
     unread = dict.fromkeys(readers, b"")
     patience = Patience(seconds)
@@ -201,7 +201,7 @@ def _forked(work: Callable[[], list[str]]) -> tuple[int, int]:
         os.close(writer)
         return pid, reader
     try:
-        gc.freeze()  # what the tests have made so far is none of this process's garbage
+        gc.freeze()  # objects of earlier tests are not garbage of this process
         sys.settrace(None)
         signal.setitimer(signal.ITIMER_REAL, 0)
         with open(writer, "w", encoding="utf-8") as output:

@@ -1,4 +1,4 @@
-"""Unmounting, and a read-only /proc/sys."""
+"""Unmount things, and make /proc/sys read-only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from vethlib.ns.syscalls import MNT_DETACH, umount2
 
 READ_ONLY = "mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys"
-"""Commands for a shell, after which /proc/sys is as in a container that is not privileged."""
+"""Shell commands after which /proc/sys is as in an unprivileged container."""
 
 
 @contextmanager
@@ -26,9 +26,9 @@ def read_only_sysctls() -> Iterator[None]:
 
 
 def unmount_all(place: str | os.PathLike[str]) -> None:
-    """Unmount whatever is mounted at a path, and can be reached by it.
+    """Unmount everything that is mounted at a path and can be reached by it.
 
-    /proc/self/mountinfo is not asked: it also lists the mounts that another one hides, such as the host's /run/netns.
+    /proc/self/mountinfo is not used: it also lists mounts that another mount hides, such as the host's /run/netns.
     """
     try:
         while True:

@@ -50,4 +50,4 @@ MOVES: dict[str, tuple[Names, Names]] = {
 }
 
 IN_PLACE = {what: names for what, names in MOVES.items() if names[0].keys() == names[1].keys()}
-"""Those of which both interfaces exist before and after."""
+"""The moves in which both interfaces exist before and after."""

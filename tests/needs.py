@@ -22,7 +22,7 @@ import pytest
 
 __all__ = ["Lack", "kernel_is", "lack"]
 
-# How to see whether a module can be used: a command, in a network namespace of its own.
+# A command that shows, in a separate network namespace, whether a module can be used.
 _USES = {
     "sch_netem": "tc qdisc add dev lo root netem",
     "sch_tbf": "tc qdisc add dev lo root tbf rate 1mbit burst 10kb latency 1ms",
@@ -39,14 +39,14 @@ _USES = {
 
 @dataclass(frozen=True, slots=True)
 class Lack:
-    """Something that a test needs and that is not to be had; `excused`, if the machine does not have it."""
+    """Something that a test needs but that is unavailable; `excused` if the machine does not have it."""
 
     reason: str
     excused: bool
 
 
 def lack(marks: Iterable[pytest.Mark]) -> Lack | None:
-    """Return the first of the needs of a test, given by its marks, that is not met."""
+    """Return the first need of a test, given by its marks, that is not met."""
     for mark in marks:
         if check := _CHECKS.get(mark.name):
             (argument,) = mark.args
@@ -56,7 +56,7 @@ def lack(marks: Iterable[pytest.Mark]) -> Lack | None:
 
 
 def kernel_is(version: str) -> bool:
-    """Whether the kernel is of this version or later."""
+    """Return whether the kernel has this version or a later one."""
     return _numbers(platform.release()) >= _numbers(version)
 
 
@@ -89,7 +89,7 @@ def _module(name: str) -> Lack | None:
 
 
 def _machine_has(name: str) -> bool:
-    """Whether the module is loaded, or is among those that can be."""
+    """Return whether the module is loaded, or can be loaded."""
     if Path("/sys/module", name).exists():
         return True
     for listed in ("modules.dep", "modules.builtin"):

@@ -15,14 +15,14 @@ from typing import AnyStr
 
 __all__ = ["all_end_with", "attended", "children", "freeze", "killed_with_its_parent", "runs", "see_end", "stat_fields"]
 
-DEADLINE = 60.0  # seconds; programs of a node have two of them to end by themselves
+DEADLINE = 60.0  # seconds; programs of a node have two seconds to end after SIGTERM
 
 
 @contextmanager
 def attended(process: subprocess.Popen[AnyStr]) -> Iterator[subprocess.Popen[AnyStr]]:
-    """Wait for the program at the end, as `with Popen(…)` does; but if the test has failed, kill it first.
+    """Wait for the program at the end, as `with Popen(…)` does, but kill it first if the test has failed.
 
-    Nobody has told it to end then, and what the test has to say of its failure would never be heard.
+    Nothing has told it to end then, and the failure of the test would never be reported.
     """
     with process:
         try:
@@ -33,21 +33,21 @@ def attended(process: subprocess.Popen[AnyStr]) -> Iterator[subprocess.Popen[Any
 
 
 def killed_with_its_parent() -> None:
-    """For preexec_fn=: the kernel is to kill the program when the thread has ended that started it."""
+    """For preexec_fn=: have the kernel kill the program when the thread that started it has ended."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def stat_fields(task: int | Path) -> list[str]:
-    """Return what /proc has in `stat` of a process or a thread behind its name: the state, the parent, and so on.
+    """Return the fields after the name in the `stat` of a process or thread in /proc: the state, the parent, and so on.
 
-    The name is whatever the program has chosen, its first 15 bytes: it need not be text.
+    The program can choose the name, of which the first 15 bytes are there: it need not be text.
     """
     directory = task if isinstance(task, Path) else Path(f"/proc/{task}")
     return (directory / "stat").read_bytes().rpartition(b")")[2].decode("ascii").split()
 
 
 def children() -> set[int]:
-    """The children of this process, zombies included."""
+    """Return the children of this process, including zombies."""
     found = set()
     for process in map(int, filter(str.isdecimal, os.listdir("/proc"))):
         with suppress(OSError):  # it has ended, or is hidden
@@ -61,7 +61,7 @@ def runs(pid: int) -> bool:
 
 
 def freeze(pid: int) -> None:
-    """Stop all threads of a process, and wait until they stand still; SIGCONT lets them go on.
+    """Stop all threads of a process, and wait until they have stopped; SIGCONT resumes them.
 
     kill() returns before a thread that runs on another CPU has noticed, and such a thread may still answer a request.
     """
@@ -81,9 +81,9 @@ def _state(task: Path) -> str:
 
 
 def see_end(*pids: int) -> None:
-    """Wait until these have ended, and leave none of them behind if they do not.
+    """Wait until these processes have ended, and kill those that do not end.
 
-    Their own time (``sleep 600``) has to be longer than the deadline.
+    Their own duration (``sleep 600``) has to be longer than the deadline.
     """
     assert pids, "nothing was started"
     deadline = time.monotonic() + DEADLINE
@@ -97,7 +97,7 @@ def see_end(*pids: int) -> None:
 
 
 def all_end_with(script: str) -> None:
-    """Run a script that prints the pids of what it has started, and is killed; see that they end with it."""
+    """Run a script that prints the pids of the processes it has started, kill it, and check that they end with it."""
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (-signal.SIGKILL, "")
     see_end(*map(int, done.stdout.split()))

@@ -1,4 +1,4 @@
-"""Whether work takes time in proportion to its size: judged by processor time, which a busy machine does not change."""
+"""Check whether work takes time in proportion to its size, by processor time, which a busy machine does not change."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ __all__ = ["clock_tick", "is_proportional"]
 
 _RUNS = 3
 _TIMES = 8
-_SLACK = 4.0  # what is quadratic would take eight times as long as what is proportional
+_SLACK = 4.0  # quadratic work would take eight times as long as proportional work
 _NOISE = 0.02  # seconds
 
 
 def clock_tick(clock: Callable[[], float] = time.process_time) -> float:
-    """The seconds by which a clock goes on at once: less than a microsecond, or 10 ms where the kernel counts ticks."""
+    """The resolution of a clock, in seconds: less than a microsecond, or 10 ms if the kernel counts ticks."""
     began = clock()
     while (now := clock()) == began:
         pass
@@ -22,9 +22,9 @@ def clock_tick(clock: Callable[[], float] = time.process_time) -> float:
 
 
 def is_proportional(work: Callable[[int], object], size: int) -> bool:
-    """Whether eight times the size takes some eight times as long, and nothing near to sixty-four."""
+    """Return whether eight times the size takes about eight times as long, and nowhere near sixty-four times."""
     small = max(min(_seconds(work, size) for _ in range(_RUNS)), _NOISE / _TIMES, clock_tick())
-    # The least of several runs, for each size: whatever else the machine does only adds to it.
+    # The minimum of several runs for each size, because other work of the machine can only add to it.
     return any(_seconds(work, size * _TIMES) <= _TIMES * _SLACK * small for _ in range(_RUNS))
 
 

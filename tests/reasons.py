@@ -1,4 +1,4 @@
-"""What a state is asked for: the codes of its reasons, and what they are about. The sentences are in a table test.
+"""What tests check of a state: the codes of its reasons, and their subjects. The sentences are in a table test.
 
 Both are written in one line here, such as ``PENDING: peer-not-configured(b), process-gone(pid:42)``.
 """
@@ -15,7 +15,7 @@ __all__ = ["in_codes", "of_entry", "reasons_in_codes"]
 
 
 def in_codes(judged: Verdict | Status) -> str:
-    """The state of an interface and the codes of its reasons."""
+    """Return the state of an interface and the codes of its reasons."""
     return _line(str(judged.state), reasons_in_codes(judged.reasons))
 
 
@@ -24,7 +24,7 @@ def reasons_in_codes(reasons: Iterable[Reason]) -> str:
 
 
 def of_entry(entry: Mapping[str, Any]) -> str:
-    """The same of a status in JSON."""
+    """Return the same for a status in JSON."""
     assert entry["code"] == next((reason["code"] for reason in entry["reasons"]), "")
     return _line(entry["state"], ", ".join(map(_part, entry["reasons"])))
 

@@ -1,4 +1,4 @@
-"""What a refusal is asked for: its class and its fields. Its sentence is in the table of live/test_sentences.py."""
+"""What tests check of a refusal: its class and its fields. Its sentence is in the table of live/test_sentences.py."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ E = TypeVar("E", bound=BaseException)
 
 @contextmanager
 def raises(kind: type[E], **fields: Any) -> Iterator[pytest.ExceptionInfo[E]]:
-    """Like pytest.raises(), for an exception that has these values in its fields."""
+    """Do the same as pytest.raises(), for an exception that has these values in its fields."""
     with pytest.raises(kind) as caught:
         yield caught
     found = {name: getattr(caught.value, name, None) for name in fields}

@@ -52,7 +52,7 @@ _KEPT: Final = ("cap_last_cap", "random/boot_id", "osrelease", "ostype", "overfl
 
 
 def on_restricted_host(kind: str) -> list[str]:
-    """Return what to write before a command that is to run there."""
+    """Return the words to put before a command that is to run there."""
     return [sys.executable, "-m", "tests.restricted_host", kind]
 
 
@@ -84,12 +84,12 @@ def _cover(kind: str) -> None:
 
 
 def can_refuse() -> bool:
-    """Whether the numbers of the system calls are known for this machine."""
+    """Return whether the numbers of the system calls are known for this machine."""
     return platform.machine() in _NUMBERS
 
 
 def refuse(call: str, flag: int | None, error: int) -> None:
-    """Have this system call refused from now on, if its first argument has the flag (seccomp(2))."""
+    """Have the kernel refuse this system call from now on if its first argument has the flag (seccomp(2))."""
     number = _NUMBERS[platform.machine()][_CALLS.index(call)]
     load, jump_if_equal, jump_if_set, leave = 0x20, 0x15, 0x45, 0x06
     allow, refuse = (leave, 0, 0, 0x7FFF_0000), (leave, 0, 0, 0x0005_0000 | error)

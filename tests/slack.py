@@ -1,7 +1,7 @@
-"""What a busy machine adds to a short time, measured beside it: bounds below 0.2 seconds are given that much more.
+"""Measure what a busy machine adds to short times: bounds below 0.2 seconds are extended by that much.
 
-A bound says how soon something is done on a machine that has time for it. Where others wait for the processor, too, so
-does whatever is measured, and nothing can be said of it but in comparison with something else that has to wait.
+A bound states how soon something is done on an idle machine. If other programs wait for the processor, too, the
+measured work has to wait, and can only be compared with something else that has to wait.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import time
 __all__ = ["slack"]
 
 _STARTS = 3
-_WAITS = 5  # of what is measured, for a processor or for a lock of the kernel's: a start has about one
+_WAITS = 5  # waits of the measured work for a processor or a kernel lock; a start has about one
 
 
 def slack() -> float:
-    """Seconds to add to a bound: a few times what a program that does nothing takes now from its start to its end.
+    """Return the seconds to add to a bound: a few times as long as a program that does nothing takes at present.
 
-    That is some ten milliseconds on a machine with nothing else to do.
+    This is some ten milliseconds on an idle machine.
     """
     return _WAITS * min(_seconds() for _ in range(_STARTS))
 

@@ -1,4 +1,4 @@
-"""An interruption while a thread is started, as CPython raises it."""
+"""Interrupt the start of a thread, as CPython does."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _wait = threading.Event.wait
 
 
 def wait_interrupted(event: threading.Event, timeout: float | None = None) -> bool:
-    """Stand for Event.wait(), interrupted in the main thread before the lock of its condition is held again."""
+    """Replace Event.wait(): it is interrupted in the main thread before the lock of its condition is held again."""
     if threading.current_thread() is not threading.main_thread():
         return _wait(event, timeout)
     with event._cond:  # type: ignore[attr-defined]

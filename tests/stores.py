@@ -1,4 +1,4 @@
-"""Following a store as an agent does: woken by its descriptor or when it is due, and by nothing else."""
+"""Follow a store as an agent does: woken only by its descriptor, or when it is due."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from vethlib.agent.stores.protocol import Change, Snapshot, Store, StoreEvent
 
 __all__ = ["PROMPT", "changed", "interface_text", "is_readable", "news", "nothing", "snapshot", "write"]
 
-PROMPT = 0.05  # seconds in which a store has to know that something happened
+PROMPT = 0.05  # seconds within which a store has to notice that something happened
 
 
 def write(path: Path, *values: dict[str, Any]) -> Path:
-    """Write a file as a careful program does: it appears whole. One value stands alone, more in a list."""
+    """Write a file as a careful program does, so that it appears whole. A single value is not put in a list."""
     beside = path.with_name(f".{path.name}.new")
     beside.write_text(json.dumps(values[0] if len(values) == 1 else values, indent=2))
     return beside.rename(path)
@@ -33,19 +33,19 @@ def is_readable(store: Store, timeout: float = PROMPT) -> bool:
 
 
 def news(store: Store, timeout: float = 30.0) -> list[StoreEvent]:
-    """The next news of a store, for which it is read only when it says so."""
+    """Return the next news of a store, which is read only when it asks for that."""
     found = _next(store, timeout)
     assert found, f"no news in {timeout} s"
     return found
 
 
 def nothing(store: Store, seconds: float = 0.3) -> None:
-    """Check that a store tells nothing for so long, which is longer than it waits with anything but retries."""
+    """Check that a store has no news for this long, which is longer than any of its pauses except between retries."""
     assert _next(store, seconds, looks=5) == []
 
 
 def _next(store: Store, timeout: float, looks: int = 1000) -> list[StoreEvent]:
-    """The next news; [] after the timeout. A store may ask for so many looks to find that there is nothing."""
+    """Return the next news; [] after the timeout. A store may ask for this many reads without having any news."""
     deadline = time.monotonic() + timeout
     while (left := deadline - time.monotonic()) > 0:
         due = store.due()
@@ -58,7 +58,7 @@ def _next(store: Store, timeout: float, looks: int = 1000) -> list[StoreEvent]:
 
 
 def snapshot(store: Store, timeout: float = 30.0) -> dict[str, Parsed]:
-    """What the one snapshot that is the news says; it is complete."""
+    """Return the content of the only news, which is a complete snapshot."""
     (found,) = news(store, timeout)
     assert isinstance(found, Snapshot)
     assert found.complete
@@ -66,7 +66,7 @@ def snapshot(store: Store, timeout: float = 30.0) -> dict[str, Parsed]:
 
 
 def changed(store: Store) -> dict[str, Parsed | None]:
-    """What changes are the news, in order."""
+    """Return the changes that are the news, in order."""
     found = news(store)
     assert all(isinstance(one, Change) for one in found), found
     changes = {one.name: one.value for one in found if isinstance(one, Change)}

@@ -1,4 +1,4 @@
-"""vethctl, forked from a process that has imported it, because to start Python takes longer than most commands run.
+"""Fork vethctl from a process that has imported it, because starting Python takes longer than most commands run.
 
 ``python tests/warm.py`` is the process that forks, the nursery. It has no thread, and is a child of the process that
 runs the tests. So is what it forks (CLONE_PARENT, clone(2)), to which subprocess.Popen is as to any other child: it has
@@ -35,13 +35,13 @@ _OF_THREADS: Final = {
     *("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"),
 }
 _READ_ONCE: Final = "PYTHON", "LC_", "LANG", "LD_", "MALLOC_", "GLIBC_", "SSL_", "OPENSSL_", "TZ", "COVERAGE_"
-"""How the names of variables begin that are read once, or before any of our modules."""
+"""Prefixes of the names of variables that are read only once, or before any of our modules is imported."""
 _LIMITS: Final = 16  # RLIM_NLIMITS (include/uapi/asm-generic/resource.h)
 _LONGEST: Final = 1 << 20  # bytes of a request
 
 
 def _inherited(environment: Mapping[str, str]) -> tuple[object, ...]:
-    """Return what a program has from the thread that starts it, but for what a nursery hands on."""
+    """Return what a program inherits from the thread that starts it, except what a nursery passes on."""
     proc = Path("/proc/thread-self")
     fields = (line.split(":\t") for line in (proc / "status").read_text().splitlines())
     root = os.stat("/")
@@ -95,14 +95,14 @@ class Nursery:
 
 
 def install() -> Nursery:
-    """Have ``python -m vethlib …`` forked by a nursery wherever subprocess.Popen of this process starts it."""
+    """Have a nursery fork ``python -m vethlib …`` wherever subprocess.Popen of this process starts it."""
     nursery, execute = Nursery(), subprocess.Popen._execute_child  # type: ignore[attr-defined]
 
     def begin(process: Any, args: Any, *how: Any) -> None:
         if not _fork_of(nursery, process, args, *how):
             execute(process, args, *how)
 
-    # Only the method is another, since vethlib looks whether the class is the original one.
+    # Only the method is replaced, because vethlib checks whether the class is the original one.
     subprocess.Popen._execute_child = begin  # type: ignore[attr-defined]
     return nursery
 
@@ -122,7 +122,7 @@ def _fork_of(
     shell: Any,
     *more: Any,
 ) -> bool:
-    """Have a program forked, if that makes no difference to it; return whether it was."""
+    """Have a program forked, if that makes no difference to it; return whether this was done."""
     *pipes, restore_signals, gid, gids, uid, umask, new_session, group = more
     unusual = executable, preexec_fn, pass_fds, shell, gid, gids, uid, umask, group
     if unusual != (None, None, (), False, None, None, None, -1, -1) or not (close_fds and restore_signals):
@@ -137,7 +137,7 @@ def _fork_of(
     try:
         process.pid = nursery.fork(words[3:], environment, cwd or ".", files, new_session=new_session)
     except OSError:
-        return False  # no such directory, or a standard stream is closed: what starts the program says it
+        return False  # no such directory, or a standard stream is closed: starting the program normally reports that
     process._child_created = True
     process._close_pipe_fds(*pipes)
     return True
@@ -149,7 +149,7 @@ def _serve(requests: socket.socket) -> None:
     for module in pkgutil.walk_packages(command.__path__, f"{command.__name__}."):
         import_module(module.name)
     gc.collect()
-    gc.freeze()  # none of this is the garbage of a program
+    gc.freeze()  # these objects are not garbage of the programs
     usual = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     while True:
         request, files, _, _ = socket.recv_fds(requests, _LONGEST, 5)
@@ -175,7 +175,7 @@ def _fork() -> int:
     flags = clone_parent | set_tid | clear_tid | signal.SIGCHLD
     zero = ctypes.c_void_p()
     python.PyOS_BeforeFork()
-    # The place is one before the last argument on some machines, and the last on others, which ignore the other one.
+    # The address is the last argument but one on some machines, and the last on others; each ignores the other.
     pid: int = libc.syscall(numbers[os.uname().machine], ctypes.c_ulong(flags), zero, zero, place, place)
     if pid:
         python.PyOS_AfterFork_Parent()
@@ -195,7 +195,7 @@ def _become(request: list[Any], files: Sequence[int]) -> None:
     if new_session:
         os.setsid()
     os.umask(umask)
-    # What is received is above the streams, as these are open here.
+    # Received descriptors have numbers above those of the standard streams, which are open here.
     for stream, file in enumerate(streams):
         os.dup2(file, stream)
     for file in files:

@@ -1,4 +1,4 @@
-"""What the host looks like to others: the ``ip`` program, and a netlink socket that vethlib has no part in."""
+"""Look at the host independently of vethlib: with the ``ip`` program, and a netlink socket."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_GETADDR, RTM_GETSTATS = 16, 17, 18, 2
 
 
 def ip(*args: str | bytes, netns: ns.Netns | str = "") -> Any:
-    """``ip -d -j -s …`` in a namespace, parsed; for commands that change something, None."""
+    """Run ``ip -d -j -s …`` in a namespace, and return its parsed output; None for commands that change something."""
     program = ["ip", "-d", "-j", "-s"]
     if isinstance(netns, str) and netns and ":" not in netns:
         return _run([*program, "-n", netns, *args])
@@ -37,7 +37,7 @@ def _run(command: list[str | bytes]) -> Any:
 
 
 def seen(name: str, netns: ns.Netns | str = "") -> dict[str, Any]:
-    """A link with its addresses; KeyError if there is none."""
+    """Return a link with its addresses. Raises KeyError if there is no such link."""
     for link in ip("address", netns=netns):
         if link["ifname"] == name:
             assert isinstance(link, dict)
@@ -56,7 +56,7 @@ def addresses(name: str, netns: ns.Netns | str = "") -> list[str]:
 
 
 def peer_of(link: dict[str, Any], netns: ns.Netns | str = "") -> tuple[int, int | None]:
-    """(ifindex of the other end, the id of its namespace here)."""
+    """Return (ifindex of the other end, the id of its namespace here)."""
     if "link" in link:
         return seen(link["link"], netns)["ifindex"], None
     return link["link_index"], link.get("link_netnsid")
@@ -78,7 +78,7 @@ FOREVER = 0xFFFF_FFFF
 
 
 def settled(link: dict[str, Any]) -> dict[str, Any]:
-    """A link without what changes by itself: counters, operational state, the progress of IPv6, lifetimes that pass."""
+    """Return a link without what changes on its own: counters, operational state, progress of IPv6, lifetimes."""
     kept = {key: value for key, value in link.items() if key not in ("operstate", "stats", "stats64")}
     kept["flags"] = [flag for flag in link["flags"] if flag != "NO-CARRIER"]
     kept["addr_info"] = [
@@ -94,7 +94,7 @@ def settled(link: dict[str, Any]) -> dict[str, Any]:
 
 
 def settled_routes(*asked: str, netns: ns.Netns | str = "") -> list[dict[str, Any]]:
-    """Routes without what changes by itself: the flag of the carrier, and those that the kernel adds for IPv6."""
+    """Return routes without what changes on its own: the carrier flag, and the routes that the kernel adds for IPv6."""
     found: list[dict[str, Any]] = ip(*asked, netns=netns)
     for each in (hop for route in found for hop in (route, *route.get("nexthops", []))):
         each["flags"] = [flag for flag in each.get("flags", []) if flag != "linkdown"]
@@ -102,29 +102,30 @@ def settled_routes(*asked: str, netns: ns.Netns | str = "") -> list[dict[str, An
 
 
 def host_state() -> dict[str, list[dict[str, Any]]]:
-    """Every link and address of home and of each named namespace."""
+    """Return every link and address of the home namespace and of each named namespace."""
     return {netns: [settled(link) for link in ip("address", netns=netns)] for netns in ["", *ns.names()]}
 
 
 def open_fds() -> int:
-    """The number of open file descriptors, without those of objects that are garbage."""
+    """Return the number of open file descriptors, without those of garbage objects."""
     gc.collect()
     return counted_fds()
 
 
 def counted_fds() -> int:
-    """The number of open file descriptors as it is; looking for garbage would take longer than many a test."""
+    """Return the number of open file descriptors as it is; collecting garbage would take longer than many tests."""
     return len(os.listdir("/proc/self/fd"))
 
 
 def poll(condition: Callable[[], bool], timeout: float = 60.0) -> bool:
-    """Whether `condition` holds within `timeout` seconds; a test of how soon it does gives its own."""
+    """Return whether `condition` holds within `timeout` seconds; tests of how soon it does give their own timeout."""
     patience, pause = Patience(timeout), 0.005
     while not condition():
         if patience.is_over():
             return condition()
         time.sleep(pause)
-        # To ask takes the processor from what is waited for. So it is asked less often, and no more than a tenth later.
+        # Checking takes processor time from what is awaited. So checks become rarer, but are no more than a tenth too
+        # late.
         pause = min(1.1 * pause, 0.03)
     return True
 
@@ -132,13 +133,13 @@ def poll(condition: Callable[[], bool], timeout: float = 60.0) -> bool:
 def wait_for_carrier(*links: tuple[str, str]) -> None:
     """Wait until the operational state of these links, each (name, namespace), is up.
 
-    A work queue of the kernel finds that out some time after both ends were set up (linkwatch), and tells of it then.
+    A work queue of the kernel (linkwatch) finds that out, and reports it, some time after both ends were set up.
     """
     assert poll(lambda: all(seen(*link)["operstate"] == "UP" for link in links)), links
 
 
 class Listener:
-    """Hears what the kernel says of links in the namespace it was made in."""
+    """Receives the kernel's link events in the namespace in which it was created."""
 
     def __init__(self) -> None:
         self._socket = socket.socket(16, socket.SOCK_RAW, 0)
@@ -151,7 +152,7 @@ class Listener:
         self._socket.close()
 
     def heard(self) -> list[tuple[int, str]]:
-        """(RTM_NEWLINK or RTM_DELLINK, name) of each message so far."""
+        """Return (RTM_NEWLINK or RTM_DELLINK, name) for each message so far."""
         found: list[tuple[int, str]] = []
         while True:
             try:
@@ -169,7 +170,7 @@ def decoded(datagram: bytes) -> list[Any]:
 
 
 def raw_dump(kind: int) -> list[bytes]:
-    """The messages, headers included, of a dump of links or addresses in the calling thread's namespace."""
+    """Return the messages, including headers, of a dump of links or addresses in the calling thread's namespace."""
     with socket.socket(16, socket.SOCK_RAW, 0) as sock:
         sock.send(struct.pack("=IHHII", 32, kind, 0x301, 1, 0) + bytes(16))
         found: list[bytes] = []
@@ -192,6 +193,6 @@ def nothing_changes() -> Iterator[None]:
 
 
 def cpu_of(pid: int) -> float:
-    """Seconds of CPU time that a process has used."""
+    """Return the seconds of CPU time that a process has used."""
     fields = stat_fields(pid)
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -1,4 +1,4 @@
-"""The profile of Hypothesis, which takes half a second to import: tests in other directories do without it."""
+"""The profile of Hypothesis, which takes half a second to import, and which tests in other directories do not need."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from hypothesis import HealthCheck, settings
 
 from tests.commands import Vethctl, runner
 
-# How long an example takes says more of what else the machine has to do; where time matters, a test measures it.
+# The duration of an example depends mostly on other work of the machine; where time matters, a test measures it.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
 
 
 @pytest.fixture
 def vethctl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Vethctl:
-    """Runs a command line in this process."""
+    """Run a command line in this process."""
     return runner(capsys, monkeypatch)

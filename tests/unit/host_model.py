@@ -1,7 +1,7 @@
-"""A small model of a host, to carry out plans against: what the kernel does to links and addresses, and refuses.
+"""A small model of a host, on which plans are carried out: what the kernel does to links and addresses, and refuses.
 
-Only what plans depend on: names are unique in a namespace, deleting one end deletes the other, IPv6 addresses go
-when a link goes down or gets too small an MTU, and addresses are those of `kernel_addresses`.
+It covers only what plans depend on: names are unique in a namespace, deleting one end deletes the other, IPv6 addresses
+are removed when a link is set down or its MTU gets too small, and addresses behave as in `kernel_addresses`.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class HostLink:
         ]
 
     def give(self, interface: links.Interface | str, proto: int) -> None:
-        """Give an address that is there already, or can be there."""
+        """Give an address that already exists or can exist here."""
         if not self.kept.find(str(interface)):
             assert ":" not in str(interface) or self.mtu >= 1280, "no IPv6 on this link"
             if ":" in str(interface):
@@ -87,7 +87,7 @@ class HostLink:
             assert self.kept.give(Held(str(interface), proto)) == ""
 
     def take(self, text: str) -> None:
-        """Take an address, and none that is secondary to it."""
+        """Remove an address, but none that is secondary to it."""
         before = list(self.kept)
         self.kept.take(text)
         for one in before:
@@ -95,7 +95,7 @@ class HostLink:
                 self.kept.give(one)
 
     def lay(self, addresses: Sequence[Address]) -> None:
-        """Have these addresses, in the order of this list; link-local ones of the kernel stay."""
+        """Have exactly these addresses, in this order; the kernel's link-local addresses stay."""
         known = {one.text: one for one in self.kept}
         stay = [one for one in self.kept if one.proto == 3]
         self.kept = KernelAddresses(self.kept.promote)
@@ -105,7 +105,7 @@ class HostLink:
             assert self.kept.give(one) == ""
 
     def order(self, wanted: Sequence[str]) -> None:
-        """Have those of these addresses that are there in this order: the first ones that are not are given again."""
+        """Put the existing ones of these addresses in order, giving them again from the first that is out of order."""
         for version in (4, 6):
             ours = [text for text in wanted if (":" in text) == (version == 6) and self.kept.find(text)]
             moving = ours if version == 4 else ours[::-1]
@@ -127,7 +127,7 @@ class HostLink:
         self.mtu = mtu
         if mtu < 1280:
             self.lose_ipv6()
-            self.disable_ipv6 = False  # the setting goes with the device of IPv6, and a new one has the default
+            self.disable_ipv6 = False  # the setting is removed with the IPv6 device, and a new device has the default
         elif self.up and self.ipv6:
             self._give_link_local()
 
@@ -200,7 +200,7 @@ class Host:
         return link
 
     def _give_altnames(self, place: NetnsId, link: HostLink, altnames: Iterable[str]) -> None:
-        """Give a link exactly these alternative names, which no other link may have, nor the link itself as its own."""
+        """Give a link exactly these alternative names, none of which may be another link's or the link's own name."""
         link.altnames = tuple(name for name in link.altnames if name in altnames)
         for name in altnames:
             assert name in link.altnames or self.at(place, name) is None, f"EEXIST: {name} in {place}"
@@ -312,12 +312,12 @@ class Host:
 
 
 def _as_sent(texts: list[str]) -> list[str]:
-    """The last IPv6 address first: the kernel puts a new one before the others."""
+    """Return the last IPv6 address first, because the kernel puts a new one before the others."""
     return [text for text in texts if ":" not in text] + [text for text in reversed(texts) if ":" in text]
 
 
 class _Lookup(dict[str, SeenNetns]):
-    """Answers for any reference, as an observer would that was asked for those in use."""
+    """Answers for any reference, like an observer that was asked for the references in use."""
 
     def __init__(self, host: Host, creatable: bool) -> None:
         super().__init__({ref: SeenNetns(ref, place) for ref, place in host.places.items()})

@@ -1,7 +1,7 @@
-"""What the kernel does with the addresses of a link: which it refuses, which go with others, and in which list.
+"""What the kernel does with the addresses of a link: which it refuses or removes with others, and their order.
 
-Written after net/ipv4/devinet.c and net/ipv6/addrconf.c, on numbers and strings, without a line of the code it is to
-check. tests/live compares both with the real kernel.
+Written after net/ipv4/devinet.c and net/ipv6/addrconf.c, on numbers and strings, without a line of the code under test.
+tests/live compares both with the real kernel.
 """
 
 from __future__ import annotations

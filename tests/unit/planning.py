@@ -1,4 +1,4 @@
-"""Short ways to write interfaces, to plan them and to look at the plan."""
+"""Short forms for writing interfaces, planning them and examining the plan."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def applied(host: Host, *interfaces: Interface, prune: bool = True, label: str =
 
 
 def recorded(host: Host, *interfaces: Interface, label: str = LABEL) -> PairRecord:
-    """What a first look at the host leaves in the record."""
+    """Return the record that a first look at the host leaves."""
     record, observed = PairRecord(), host.observe()
     wanted = {one.name: one for one in interfaces}
     owned = OwnedPairs(observed, label, record, wanted)
@@ -67,7 +67,7 @@ def deleted(made: Plan) -> list[DeletePair]:
 
 
 def judged(made: Plan, *names: str) -> dict[str, str]:
-    """States and codes of reasons, of these or of all interfaces."""
+    """Return the states and the codes of reasons, of these or of all interfaces."""
     return {name: in_codes(made.verdicts[name]) for name in names or made.verdicts}
 
 

@@ -1,4 +1,4 @@
-"""Hosts with a past and lists of interfaces, at random: for properties of plans."""
+"""Random hosts with a past, and random lists of interfaces, for properties of plans."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def without_own_name(fields: dict[str, Any], kernel_name: str) -> dict[str, Any]
 
 @st.composite
 def hosts(draw: st.DrawFn) -> Host:
-    """A host with a past: something was configured, somebody meddled with it, and others live there too."""
+    """A host with a past: something was configured, somebody meddled with it, and there are foreign links, too."""
     host = Host()
     host.add_netns("netns:a", "path:/run/netns/a")
     host.add_netns("netns:b")
@@ -176,7 +176,7 @@ def _address(draw: st.DrawFn, host: Host, end: LinkId) -> None:
 
 @_only_ours
 def _in_the_way(draw: st.DrawFn, host: Host, end: LinkId) -> None:
-    """Somebody puts an address in another form in the place of ours; `ip address change` keeps the owner."""
+    """Replace an address of ours with the same in another form; `ip address change` keeps the owner."""
     text = draw(st.sampled_from(IN_THE_WAY))
     kept = host.links[end].kept
     for one in list(kept):
@@ -187,7 +187,7 @@ def _in_the_way(draw: st.DrawFn, host: Host, end: LinkId) -> None:
 
 @_only_ours
 def _again(draw: st.DrawFn, host: Host, end: LinkId) -> None:
-    """An address is taken and given again, by which it comes to be in another place."""
+    """Remove an address and add it again, which changes its position."""
     kept = host.links[end].kept
     if found := list(kept):
         one = draw(st.sampled_from(found))

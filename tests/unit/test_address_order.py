@@ -1,4 +1,4 @@
-"""From one list of addresses to another, by what the kernel does with each message."""
+"""Getting from one list of addresses to another, given what the kernel does with each message."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def texts_of(found: Iterable[Address]) -> list[str]:
 
 
 def without_clashes(texts: list[str]) -> list[str]:
-    """Of a wish, what a link can have at once."""
+    """Return those of the desired addresses that a link can have at the same time."""
     kernel = KernelAddresses()
     return [text for text in texts if not kernel.give(held(text))]
 
@@ -78,7 +78,7 @@ wishes = st.lists(st.sampled_from(PLAIN), max_size=6, unique=True).map(without_c
 
 
 def carry_out(kernel: KernelAddresses, target: list[Address]) -> int:
-    """Send what leads to `target`, as often as it takes."""
+    """Send the messages that lead to `target`, as often as it takes."""
     for number in range(4):
         take, give = rearrangement(addresses(kernel), target)
         if not take and not give:

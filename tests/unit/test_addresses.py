@@ -1,4 +1,4 @@
-"""An address as the kernel has it: which one, whose, and its state."""
+"""An address as the kernel has it: its identity, its owner and its state."""
 
 from __future__ import annotations
 

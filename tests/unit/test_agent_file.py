@@ -1,4 +1,4 @@
-"""What an agent says of itself beside its statuses, and what a reader makes of whatever stands there."""
+"""The file in which an agent describes itself beside its statuses, and how readers treat arbitrary content there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Links of a dump that differ little are read together, exactly as one by one."""
+"""Links of a dump that differ little are read together, with the same result as one by one."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def link_body(index: int = 5, flags: int = 0, **attrs: Any) -> bytes:
     return b"".join(parts)
 
 
-# Few values of each, so that neighbours are often alike, and often nearly.
+# Few values of each, so that neighbours are often alike or nearly alike.
 bodies = st.builds(
     link_body,
     index=st.integers(1, 0x7FFF_FFFF),

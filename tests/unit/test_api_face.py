@@ -1,4 +1,4 @@
-"""What somebody sees who meets the API by dir(), help() and its signatures, and by giving it the wrong thing."""
+"""The API as a new user meets it: through dir(), help(), its signatures, and errors for wrong arguments."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_every_module_that_makes_names_on_demand_lists_them() -> None:
     names = [".".join(path.relative_to(package.parent).with_suffix("").parts) for path in files]
     modules = [name.removesuffix(".__init__") for name in names]
     assert {"vethlib", "vethlib.agent", "vethlib.pytest_netns"} <= set(modules)
-    # In a new interpreter, in which nothing has been asked for.
+    # In a new interpreter, in which no attribute has been requested.
     script = (
         "import importlib, sys\n"
         "for module in map(importlib.import_module, sys.argv[1:]):\n"

@@ -1,4 +1,4 @@
-"""What is remembered of interfaces, and when each is tried again."""
+"""The memory of failed attempts at interfaces, and when each interface is tried again."""
 
 from __future__ import annotations
 

@@ -202,7 +202,7 @@ def test_a_parsed_dump_has_what_was_made_of_each_message() -> None:
 
 
 def test_a_parsed_dump_that_was_read_in_part_is_sent_again() -> None:
-    """What was received of it is not kept, so that nobody can say what is missing."""
+    """The received part is not kept, so it cannot be determined what is missing."""
     exchange = Exchange([dump()], ROOMY, bytes.upper)
     exchange.next_chunk(1)
     exchange.feed(reply(RTM_NEWLINK, 1, b"one."))
@@ -278,7 +278,7 @@ pieces = st.tuples(
 def test_whatever_is_received_each_request_has_an_outcome_in_the_end(
     kinds: list[str], datagrams: list[tuple[list[tuple[int, int, int, bytes]], int | None]], cut: bool
 ) -> None:
-    """Malformed is all that is raised, and what is spoilt is asked for again no more than a few times."""
+    """Nothing but Malformed is raised, and spoilt questions are repeated no more than a few times."""
     requests = [{"set": setting, "get": look, "dump": dump}[kind]() for kind in kinds]
     exchange = Exchange(requests, ROOMY)
     waiting = iter(datagrams)

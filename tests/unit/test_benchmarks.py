@@ -40,7 +40,7 @@ CONDITIONS = Conditions(
 
 
 def result(workload: str, n: int, **walls: dict[str, list[float]]) -> Result:
-    """A result in which contestant A spent so many seconds on a phase in each round: A={"create": [1.0, 2.0]}."""
+    """A result with the seconds that each contestant spent on a phase in each round: A={"create": [1.0, 2.0]}."""
     runs = []
     for name, phases in walls.items():
         for number, spent in enumerate(zip(*phases.values(), strict=True)):

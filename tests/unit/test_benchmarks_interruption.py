@@ -1,4 +1,4 @@
-"""What ends a benchmark: its first signal, wherever that finds the program."""
+"""A benchmark ends with its first signal, wherever the program is at that moment."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ def test_the_workflow_runs_what_anybody_can_run() -> None:
 
 
 def test_helpers_are_never_imported_from_test_modules() -> None:
-    """Else the one cannot be changed without the other, and a run of both imports it twice."""
+    """Otherwise, one cannot be changed without the other, and a run of both imports it twice."""
     importing = re.compile(r"^\s*(?:from (?:tests|\.)\S*test_\w+ import|import tests\.\S*test_)", re.MULTILINE)
     found = [path for path in (ROOT / "tests").rglob("*.py") if importing.search(path.read_text())]
     assert found == []

@@ -16,7 +16,7 @@ from vethlib.cli.commands.host import netns
 from vethlib.cli.term import exits
 from vethlib.cli.term.output import Output
 
-# Each says in its message what to do, or there is nothing that fits all of its occasions.
+# The messages of these state the cure themselves, or no hint would fit all of their occasions.
 CURED_BY_ITS_MESSAGE = {"VethError", "InvalidValue", "NetlinkError", "SessionClosed", "BatchError", "DuplicateAddress"}
 
 

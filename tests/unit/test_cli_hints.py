@@ -1,4 +1,4 @@
-"""What was meant by a word that is no command, flag or name; nothing that alters is suggested for a harmless one."""
+"""Suggestions for an unknown command, flag or name; nothing that makes changes is suggested for a harmless word."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ALTERING = {name for name, command in COMMANDS.items() if command.alters}
 
 
 def meant(given: str) -> set[str]:
-    """The commands that are suggested for a word."""
+    """Return the commands that are suggested for a word."""
     message = no_such_command(given, COMMANDS)
     asked = message.partition("; did you mean ")[2].removesuffix("?")
     return set(re.findall(r"[\w-]+", re.sub(r"\([^)]*\)", "", asked).replace(" or ", " ")))

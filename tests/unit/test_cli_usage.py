@@ -1,4 +1,4 @@
-"""What vethctl says of a command line it cannot read, and of itself."""
+"""vethctl's errors for invalid command lines, and its help."""
 
 from __future__ import annotations
 

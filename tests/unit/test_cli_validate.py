@@ -1,4 +1,4 @@
-"""vethctl validate: needs no privilege, and tells everything that is wrong at once."""
+"""vethctl validate needs no privilege, and reports all errors at once."""
 
 from __future__ import annotations
 

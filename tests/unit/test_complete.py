@@ -1,4 +1,4 @@
-"""What the shell is offered for a command line that is being typed."""
+"""The completions that are offered to the shell for a command line that is being typed."""
 
 from __future__ import annotations
 

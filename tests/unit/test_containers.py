@@ -1,4 +1,4 @@
-"""Which container answers to which label, by what an engine says of each; and which engines can be asked at all."""
+"""Which container belongs to which label, given the engine's description of each; and which engines are usable."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ID = "0123456789abcdef" * 4
 def described(
     *env: str, labels: dict[str, str] | None = None, name: str = "/web1", started: str = "", **state: Any
 ) -> dict[str, Any]:
-    """As the engine describes a container that runs as process 42."""
+    """Return the engine's description of a container that runs as process 42."""
     return {
         "Id": ID,
         "Name": name,
@@ -74,7 +74,7 @@ def test_the_environment_names_the_label_and_a_container_label_where_it_does_not
     ("state", "counts"),
     [
         ({"Status": "paused", "Paused": True}, True),
-        ({"Status": "paused", "Paused": True, "Running": False}, True),  # as podman says it of itself
+        ({"Status": "paused", "Paused": True, "Running": False}, True),  # as podman describes it
         ({"Status": "running", "Running": False}, True),  # podman's, about to stop
         ({"Status": "stopping", "Running": False}, True),
         ({"Status": "initialized", "Running": False}, False),

@@ -1,4 +1,4 @@
-"""Which missing namespaces may be created, and what is remembered of them."""
+"""Which missing namespaces may be created, and the memory of those attempts."""
 
 from __future__ import annotations
 

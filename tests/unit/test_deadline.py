@@ -1,4 +1,4 @@
-"""The deadline of every test: whatever waits for ever is left, and so is what waits when it is left."""
+"""The deadline of every test ends endless waits, including waits that begin when the first is ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is attached to which link, after everything that can happen to a link, a namespace or a dependant."""
+"""Which dependant is attached to which link, after everything that can happen to links, namespaces and dependants."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def link(index: int, name: str = "va", *, up: bool = True, mtu: int = 1500) -> L
 
 
 class Recorder:
-    """A dependant that keeps what it was told, and insists on being told it in turn."""
+    """A dependant that records its calls, and insists on receiving them in the right order."""
 
     def __init__(self, host_if_name: str = "va", netns: str = "blue") -> None:
         self.host_if_name = host_if_name
@@ -228,7 +228,7 @@ def test_a_dependant_that_refuses_does_not_keep_others_from_the_link() -> None:
 
 
 class Doubtful(Recorder):
-    """A dependant whose answer to whether it is still attached is an error."""
+    """A dependant that raises an error when asked whether it is still attached."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__()
@@ -239,7 +239,7 @@ class Doubtful(Recorder):
 
 
 class Broken(Doubtful):
-    """One that does not even have that method when it is asked for it."""
+    """A dependant whose method cannot even be looked up."""
 
     @property
     def is_attached(self) -> Any:

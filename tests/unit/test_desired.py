@@ -1,4 +1,4 @@
-"""What is wanted, by name, and whom a change of it concerns."""
+"""The desired interfaces by name, and which interfaces are affected by a change to one."""
 
 from __future__ import annotations
 

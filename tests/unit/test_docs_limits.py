@@ -1,4 +1,4 @@
-"""What the page on tenants, writers and local users says of limits is what they are."""
+"""The limits in the page on tenants, writers and local users are the limits in the code."""
 
 from __future__ import annotations
 

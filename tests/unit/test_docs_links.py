@@ -1,4 +1,4 @@
-"""Links between pages lead somewhere, and what is made from the code is as the code says."""
+"""Links between pages lead somewhere, and generated parts of pages match the code."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_what_is_made_from_the_code_is_as_the_code_says() -> None:
 
 
 _SPHINX = (
-    # It makes a million nodes that live as long as it runs: to look for garbage among them takes a fifth of its time.
+    # It creates a million nodes that live as long as it runs, and garbage collection would take a fifth of its time.
     "import gc, sys; gc.set_threshold(200_000, 20, 1000)\n"
     "from sphinx.cmd.build import main; sys.exit(main(sys.argv[1:]))"
 )

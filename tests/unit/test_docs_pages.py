@@ -1,4 +1,4 @@
-"""What the pages of the documentation have to be, and what of them is run; the running itself is in tests/live."""
+"""Requirements for the pages of the documentation, and which parts are run; the running itself is in tests/live."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def _shows_something(line: str) -> bool:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_what_a_script_prints_is_told_in_full(page: Page) -> None:
-    """`…` is for a part of a line: a line of nothing else may hide that an example fails."""
+    """`…` stands for a part of a line: a line of nothing else could hide that an example fails."""
     for block in page.blocks():
         if block.language == "python":
             hidden = [line for line in block.prints.splitlines() if not _shows_something(line)]

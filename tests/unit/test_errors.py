@@ -1,4 +1,4 @@
-"""The exceptions: what they are caught as, what they carry, and that they travel."""
+"""The exceptions: how they can be caught, their fields, and pickling."""
 
 from __future__ import annotations
 

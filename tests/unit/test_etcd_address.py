@@ -1,4 +1,4 @@
-"""What the URL of an etcd says, and that nothing of it that is shown has the password."""
+"""The meaning of an etcd URL; and no form in which it is shown has the password."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ _FORMS_WITHOUT_HOST = st.sampled_from(["etcd://user:{}", "etcd:/user:{}", "etcd:
 
 @given(
     st.tuples(_SECRET, _FORMS)
-    # Without a host, what follows an '@' in a password is one.
+    # Without a host, the part after an '@' in a password is taken for one.
     | st.tuples(_SECRET.filter(lambda secret: "@" not in secret), _FORMS_WITHOUT_HOST)
 )
 def test_no_password_is_in_anything_that_is_shown(case: tuple[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""What is known of etcd's keys, and how answers change it."""
+"""The mirror of etcd's keys, and how answers change it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def key(name: str) -> bytes:
 
 
 def found(mirror: Mirror, revision: int, values: dict[str, tuple[str, int]]) -> Found[Kept]:
-    """What a connection reads, and keeps of it."""
+    """Return what a connection keeps of what it reads."""
     kept = {key(name): (mirror.keep(key(name), text.encode()), at) for name, (text, at) in values.items()}
     return Found(kept, revision, CLUSTER, 2)
 
@@ -46,14 +46,14 @@ def header(revision: int, *, term: int = 2, cluster: int = CLUSTER) -> pb.Respon
 
 
 def names(news: list[StoreEvent]) -> dict[str, bool]:
-    """Which names changes are about, and whether there is a value."""
+    """Return the names that changes concern, and whether there is a value."""
     assert all(isinstance(one, Change) for one in news)
     return {one.name: one.value is not None for one in news if isinstance(one, Change)}
 
 
 @pytest.fixture
 def mirror() -> Mirror:
-    """One that has read a, as of revision 5."""
+    """A mirror that has read a, as of revision 5."""
     mirror = Mirror(PREFIX)
     (news,) = mirror.replace(found(mirror, 5, {"a": (interface_text("a"), 3)}))
     assert isinstance(news, Snapshot)
@@ -128,7 +128,7 @@ operations = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from([None, 1
 def test_however_often_a_connection_is_lost_the_consumer_ends_with_what_there_is(
     done: list[tuple[str, int | None]], cuts: list[int], data: st.DataObject
 ) -> None:
-    """Each operation has a revision of its own. Between two connections some are not heard, but read."""
+    """Each operation has its own revision. Those between two connections are not received as events, but read."""
     events = [
         delete(name, at) if mtu is None else put(name, at, interface_text(name, mtu=1500 + mtu))
         for at, (name, mtu) in enumerate(done, 2)

@@ -1,4 +1,4 @@
-"""How many keys are asked for at a time."""
+"""How many keys are requested at a time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_small_values_come_in_few_pages() -> None:
 
 @given(st.lists(st.integers(10, 1 << 20), min_size=1, max_size=100), st.integers(20_000, 100_000_000))
 def test_on_any_line_every_value_comes_within_the_time_that_it_is_given(sizes: list[int], rate: int) -> None:
-    """A line of so many bytes in a second; a page that takes too long is lost, and everything is asked for again."""
+    """A line with this many bytes per second; a page that takes too long is lost, and everything is requested again."""
     pager, place, rounds, cap = Pager(), 0, 0, (1 << 20) + 8192
     while place < len(sizes):
         rounds += 1

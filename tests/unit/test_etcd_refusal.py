@@ -1,4 +1,4 @@
-"""From what gRPC and etcd say of a failed call to words with a cure. The texts are those of gRPC 1.60 to 1.80."""
+"""Errors of gRPC and etcd are turned into messages with a cure. The texts are those of gRPC 1.60 to 1.80."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_what_tls_says_is_told_with_the_option_that_cures_it(details: str, words
         ("FAILED_PRECONDITION", "etcdserver: authentication is not enabled", AuthOff),
         ("DEADLINE_EXCEEDED", "Deadline Exceeded", Silent),
         ("UNAVAILABLE", "ping timeout", Silent),
-        # What ends a connection, after which another may do better.
+        # Errors that end a connection; another connection may do better.
         ("UNAVAILABLE", "etcdserver: no leader", StoreError),
         ("UNAVAILABLE", "etcdserver: request timed out", StoreError),
         ("UNAUTHENTICATED", "etcdserver: invalid auth token", StoreError),

@@ -1,4 +1,4 @@
-"""A store in etcd has two threads; where one of them is refused, nothing of it is left."""
+"""A store in etcd has two threads; if one of them cannot be started, nothing of the store is left."""
 
 from __future__ import annotations
 

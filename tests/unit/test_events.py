@@ -1,4 +1,4 @@
-"""How much an event socket receives at one time, against a kernel that the test plays."""
+"""How much an event socket receives at a time, with a simulated kernel."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Kernel:
     def __init__(self) -> None:
         self.queue: list[int] = []
         self.sizes: list[int] = []
-        self.port = 0  # of the sender
+        self.port = 0  # the port of the sender
 
     def recvmsg(self, size: int, *_: int) -> tuple[bytes, list[tuple[int, int, bytes]], int, tuple[int, int]]:
         if not self.queue:

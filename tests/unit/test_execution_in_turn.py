@@ -1,4 +1,4 @@
-"""The account of operations whose routes are changed in turn: whichever were begun, and not done."""
+"""The account of operations whose routes are changed in turn: those that were begun, but not completed."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def test_a_dangling_link_in_a_directory_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_directory_that_cannot_be_listed_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Root reads everything, so the refusal has to be made up.
+    # Root can read everything, so the refusal has to be simulated.
     def refuse(path: str) -> list[str]:
         raise PermissionError(13, "Permission denied", path)
 

@@ -1,4 +1,4 @@
-"""Text that others have chosen: nothing of it is obeyed by a terminal or a shell, and none of it stops what is said."""
+"""Text chosen by others: no terminal or shell interprets any of it, and none of it suppresses a message."""
 
 from __future__ import annotations
 
@@ -245,7 +245,7 @@ TEXTS = [
 
 @pytest.mark.parametrize(("function", "form", "part"), TEXTS)
 def test_texts_are_read_in_time_for_their_length(function: Any, form: str, part: str) -> None:
-    size = 1000 if part == " -- b -- a" else 2000  # each of these is a wire: a guest has dear page faults
+    size = 1000 if part == " -- b -- a" else 2000  # each of these is a wire; page faults are expensive in a guest
     assert is_proportional(lambda count: quietly(function, form.format(part * count)), size)
 
 

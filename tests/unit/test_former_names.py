@@ -1,4 +1,4 @@
-"""Names that have moved: imported from where they were, they warn and are the same."""
+"""Names that have moved: importing them from their former place warns, and returns the same object."""
 
 from __future__ import annotations
 

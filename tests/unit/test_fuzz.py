@@ -1,4 +1,4 @@
-"""The fuzzer: what it once found stays mended, and it finds what it is for."""
+"""The fuzzer: its past findings stay fixed, and it finds the faults that it is meant to find."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures: where things are in them, and what is written."""
+"""Pictures: the positions in them, and their text."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ SHAPES_OF_SVG = ("rect", "path", "circle", "text", "tspan")
 
 
 def without_style(text: str) -> ElementTree.Element:
-    """What a converter sees that knows no style sheets."""
+    """Return a picture as a converter without support for style sheets sees it."""
     root = ElementTree.fromstring(text)
     for parent in list(root.iter()):
         for style in parent.findall(f"{SVG}style"):

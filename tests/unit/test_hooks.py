@@ -1,4 +1,4 @@
-"""Hooks, the pure parts: what is told, to whom, in which order, and what a log may say of them."""
+"""Hooks, the pure parts: which report goes to which hook in which order, and what the log may contain."""
 
 from __future__ import annotations
 

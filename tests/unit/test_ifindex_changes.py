@@ -1,4 +1,4 @@
-"""What is kept of events for users who look again: one entry for a link, however much happens to it."""
+"""Coalesced changes: one entry per link, however much happens to it."""
 
 from __future__ import annotations
 

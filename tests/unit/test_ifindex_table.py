@@ -1,4 +1,4 @@
-"""The links of one namespace as the cache keeps them, against the plainest way to keep them."""
+"""The cache's table of the links of one namespace, compared with the simplest possible one."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def others(steps: list[Step], record: LinkMessage) -> list[LinkMessage]:
 
 
 def valid(records: list[LinkMessage]) -> list[LinkMessage]:
-    """Those that can be side by side in a namespace: no index and no name twice."""
+    """Return links that can coexist in a namespace: no index and no name occurs twice."""
     seen: set[object] = set()
     kept = []
     for record in records:
@@ -133,7 +133,7 @@ def copied(name: str) -> str:
 
 
 def test_alternative_names_that_a_link_keeps_are_kept_once() -> None:
-    """Hundreds of them may come anew with each of thousands of changes that nobody has fetched."""
+    """Each of thousands of changes that have not been fetched may repeat hundreds of them."""
     table: Table = {}
     first = tuple(f"{number:04}".ljust(127, "x") for number in range(400))
     put(table, message(1, altnames=first))

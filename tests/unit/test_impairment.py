@@ -1,4 +1,4 @@
-"""What is written about a wire's delay, loss and so on, when packets leave, and the messages for netem."""
+"""The text form of a wire's delay, loss and so on, the times at which packets leave, and the messages for netem."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_a_layout_keeps_and_checks_the_impairment() -> None:
 
 
 class Chances:
-    """Chance that is known in advance."""
+    """Random numbers that are known in advance."""
 
     def __init__(self, *values: float) -> None:
         self.values = list(values)

@@ -12,7 +12,7 @@ import pytest
 
 from tests.docs.page import ROOT
 
-# BatchError.created has the type of its pairs, and whoever makes a Pair raises errors. The import rules have it, too.
+# BatchError.created has the type Pair, and modules that create Pairs raise errors. The import rules allow this, too.
 ADMITTED = ("vethlib.errors", "vethlib.links")
 
 
@@ -23,7 +23,7 @@ def _modules(root: Path) -> dict[str, Path]:
 
 
 def _imports(module: str, path: Path) -> Iterator[str]:
-    """Every dotted name that a module imports, wherever in it, as a module or as an attribute of one."""
+    """Return every dotted name that a module imports, anywhere in it, as a module or as an attribute of a module."""
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -34,7 +34,7 @@ def _imports(module: str, path: Path) -> Iterator[str]:
 
 
 def _graph(root: Path) -> dict[str, set[str]]:
-    """Which modules each one imports. Importing an attribute of a package or module means that one."""
+    """Return the modules that each module imports. Importing an attribute counts as importing its package or module."""
     modules = _modules(root)
     graph: dict[str, set[str]] = {}
     for module, path in modules.items():

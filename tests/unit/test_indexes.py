@@ -1,4 +1,4 @@
-"""The registry of names and ifindexes, and what its subscribers are told."""
+"""The registry of names and ifindexes, and what it reports to its subscribers."""
 
 from __future__ import annotations
 
@@ -306,7 +306,7 @@ def test_it_says_whether_deliver_has_something_to_do(indexes: Indexes) -> None:
     indexes.set_managed("one", HOME, "", link(5))
     indexes.remove_managed("one")
     indexes.deliver()
-    found.append(indexes.pending)  # the feed has said nothing of it, so it may never
+    found.append(indexes.pending)  # the feed has not reported it, and may never do so
     indexes.set_unmanaged(link(5))
     found.append(indexes.pending)
     indexes.deliver()
@@ -486,7 +486,7 @@ def check_lookups(indexes: Indexes, entries: list[IndexEntry], links: dict[int, 
 
 def feed_link(indexes: Indexes, links: dict[int, Link], index: int, name: str, mtu: int) -> None:
     for other in [one.index for one in links.values() if one.name == name and one.index != index]:
-        feed_end(indexes, links, other)  # the kernel knows no two of one name
+        feed_end(indexes, links, other)  # the kernel has no two links with one name
     links[index] = link(index, name, mtu=mtu)
     indexes.set_unmanaged(links[index])
 

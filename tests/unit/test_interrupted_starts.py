@@ -1,4 +1,4 @@
-"""An interruption while a thread starts: whether the thread runs is unknown then, and nothing may depend on that."""
+"""If the start of a thread is interrupted, it is unknown whether it runs, and nothing may depend on that."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Interrupt = Callable[[], None]
 
 @pytest.fixture(params=["before", "later"])
 def interrupt(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Interrupt:
-    """Has the start of the next thread interrupted: before it is in its function, or later."""
+    """Interrupt the start of the next thread: before it has entered its function, or later."""
     wait = threading.Event.wait
 
     def interrupt(event: threading.Event, timeout: float | None = None) -> bool:

@@ -1,4 +1,4 @@
-"""Whatever is tried on whatever host: unless it is refused beforehand, undoing it gives back the host that was."""
+"""Any trial on any host: unless it is refused beforehand, undoing it restores the former host."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ often = settings(thorough, max_examples=60)
 
 
 def _state(host: Host) -> dict[Any, Any]:
-    """All but the indexes, and what the kernel makes of them: link-local addresses."""
+    """Return everything except the indexes, and the link-local addresses that the kernel derives from them."""
 
     def end(at: Any) -> Any:
         return None if at is None else (at[0], host.links[at].name)
@@ -41,7 +41,7 @@ def _state(host: Host) -> dict[Any, Any]:
 
 @st.composite
 def trials(draw: st.DrawFn) -> tuple[Host, dict[str, Interface]]:
-    """A host with pairs of ours, meddled with, and something else that is wanted of them now."""
+    """A host with pairs of ours that were meddled with, and another desired state."""
     host = Host()
     places = [host.add_netns("netns:a"), host.add_netns("netns:b"), host.places[""]]
     for place in places:
@@ -63,7 +63,7 @@ def _dependents(host: Host) -> dict[LinkId, Dependents]:
 
 
 def _pairs(draw: st.DrawFn, count: int) -> dict[str, Interface]:
-    """Complete pairs, each end somewhere, with values that often differ from those of another draw."""
+    """Complete pairs, with ends in random namespaces, and values that often differ from those of another draw."""
     made: dict[str, Interface] = {}
     for number in range(count):
         for name, peer in ((f"veth{number}", f"peer{number}"), (f"peer{number}", f"veth{number}")):

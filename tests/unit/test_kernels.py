@@ -1,4 +1,4 @@
-"""scripts/kernels: what can be known of it without starting a kernel."""
+"""scripts/kernels, as far as it can be tested without starting a kernel."""
 
 from __future__ import annotations
 
@@ -257,7 +257,7 @@ def test_without_root_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
 @pytest.fixture
 def fake_apt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An apt-get whose sources name a mirror; it logs what else it is asked for."""
+    """An apt-get whose sources name a mirror; it logs all other requests."""
     programs = tmp_path / "bin"
     programs.mkdir()
     for name in ("apt-get", "apt-cache", "dpkg-deb"):

@@ -1,4 +1,4 @@
-"""scripts/kernels, under QEMU: modules and the initramfs, as far as they can be known without starting a kernel."""
+"""scripts/kernels under QEMU: modules and the initramfs, as far as they can be tested without starting a kernel."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from scripts.kernels.stock import Emulator, keep
 
 
 def module(*others: str) -> bytes:
-    """What is read of a module: its section .modinfo, between other bytes."""
+    """Return what is read of a module: its section .modinfo, between other bytes."""
     return b"\x7fELF\0\1license=GPL\0depends=" + ",".join(others).encode() + b"\0name=x\0\2"
 
 

@@ -1,4 +1,4 @@
-"""The record of what passed on which kernel, and the tables that are made from it."""
+"""The record of the tests that passed on each kernel, and the tables that are generated from it."""
 
 from __future__ import annotations
 

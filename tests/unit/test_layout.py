@@ -1,4 +1,4 @@
-"""Layouts: a message read by one that was learnt is read as it is the long way."""
+"""Layouts: reading a message by a learnt layout has the same result as reading it attribute by attribute."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_of_several_attributes_of_a_type_the_first_counts_however_often_the_mess
 
 
 def test_layouts_without_end_are_not_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither where each message has another, nor where two of one length take turns; learning takes 60 µs and more."""
+    """Neither if each message has another layout, nor if two of one length alternate; learning takes 60 µs or more."""
     learnt: list[bytes] = []
 
     class Counting(layout.Layout):
@@ -175,6 +175,6 @@ def test_messages_are_not_read_on_by_the_layout_of_another_message() -> None:
     other = bytes(8) + attribute(4, bytes(4)) + attribute(3, b"abcd")
     for body, read in ((usual, [(0,) * 3, (b"abcd",) * 3]), (other, [])):
         layouts.read(usual), layouts.read(usual)
-        layouts.read(body)  # a layout of its own is not learnt yet
+        layouts.read(body)  # its layout is not learnt yet
         size = len(whole(16, 0, body))
         assert layouts.read_alike(4 * whole(16, 0, body), 0, size) == read

@@ -1,4 +1,4 @@
-"""What changes of links, as reported by events, mean for interfaces."""
+"""The meaning of link changes, as reported by events, for interfaces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The log of an agent: whoever does not read it stops nobody, and learns later what was lost."""
+"""The log of an agent: a reader that does not read stops nobody, and learns later what was lost."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_a_reader_that_stalls_delays_nobody_and_is_told_what_was_lost(ends: Ends
 
 
 def told(data: bytes) -> int:
-    """How many lines there are, with those of which is told that they were lost."""
+    """Return the number of lines, including those that are reported as lost."""
     return sum(int(line[5:]) if line.startswith(b"lost ") else 1 for line in data.splitlines())
 
 

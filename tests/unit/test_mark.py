@@ -16,7 +16,7 @@ labels = st.from_regex(r"[A-Za-z0-9._-]{1,63}", fullmatch=True).filter(lambda la
 
 
 def test_the_group_of_a_label_never_changes() -> None:
-    # An upgrade has to know the pairs again that were made before it.
+    # After an upgrade, an agent has to recognise the pairs that were created before.
     assert group_of("vpp1") == 0x7684257A
     assert group_of("vpp1") != group_of("vpp2")
 

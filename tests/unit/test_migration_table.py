@@ -1,4 +1,4 @@
-"""The tables of differences from the linuxplugin: what the page says of vethlib in each row is what happens."""
+"""The tables of differences from the linuxplugin: vethlib behaves as each row of the page describes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Interfaces and namespaces as they are configured: one spelling, and every problem told."""
+"""Interfaces and namespaces as configured: one canonical spelling, and every problem reported."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vethlib.errors import InvalidValue
 
 
 def problems(**fields: Any) -> dict[str, str]:
-    """What is wrong with an interface that would be right but for `fields`: field -> cure."""
+    """Return the problems of an interface that is valid except for `fields`: field -> cure."""
     with pytest.raises(InvalidInterface) as caught:
         Interface(**{"name": "veth1", "peer_if_name": "veth2"} | fields)
     return {problem.field: problem.hint for problem in caught.value.problems}

@@ -1,4 +1,4 @@
-"""Which links are the ends of one pair, as a monitor finds it out, against a session that the test plays."""
+"""How a monitor finds out which links are the ends of a pair, with a simulated session."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What follows from an attempt, and when it is made again."""
+"""The consequences of an attempt, and when it is made again."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_a_fight_goes_on_as_long_as_its_waits_and_these_grow_to_a_limit() -> Non
     assert waits[: FREE_REPAIRS - 1] == [0.0] * (FREE_REPAIRS - 1)
     assert all(after > before for before, after in pairwise(waits[3:9]))
     assert LONGEST_DELAY * (1 - JITTER) <= waits[-1] <= LONGEST_DELAY * (1 + JITTER)
-    # Peace of twice the last wait ends it.
+    # A quiet time of twice the last wait ends it.
     attempts.repaired(now + 3 * LONGEST_DELAY)
     assert attempts.repairs == 1
 

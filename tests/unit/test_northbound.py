@@ -219,7 +219,7 @@ def test_numbers_of_any_size_are_only_a_problem(text: str) -> None:
 
 
 def nested(levels: int) -> str:
-    """An object with so many levels of objects and lists; strings with brackets and quotes are none."""
+    """An object with this many levels of objects and lists; brackets and quotes in strings do not count."""
     opening = "".join('["]", ' if level % 2 else '{"{\\\\\\"[": ' for level in range(levels))
     return opening + "0" + "".join("]" if level % 2 else "}" for level in reversed(range(levels)))
 

@@ -1,4 +1,4 @@
-"""Where there is no Linux: everything imports, and a call says what it would need."""
+"""On other systems than Linux, everything can be imported, and a call reports what it needs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vethlib.ns.syscalls import bind
 
 
 def imported_anew(module: ModuleType) -> ModuleType:
-    """A second copy of the module, made with what is patched now; the first stays what everybody uses."""
+    """Return a second copy of the module, created with the present patches; everybody else keeps using the first."""
     spec = importlib.util.spec_from_file_location(f"{module.__name__}_elsewhere", str(module.__file__))
     assert spec is not None
     assert spec.loader is not None

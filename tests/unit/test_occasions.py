@@ -1,4 +1,4 @@
-"""Which interfaces make a pass, and which wait for others."""
+"""Which interfaces a pass includes, and which wait for others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OVER = 100.0 + max(QUIET, 2 * LONGEST_PAUSE) + 1
 
 
 def restless(kind: str) -> Occasions:
-    """Interfaces of which each has changed a few times too often at 100.0 s."""
+    """Interfaces that have each changed a few times too often at 100.0 s."""
     occasions = Occasions()
     occasions.take(lambda _: 0, 0.0)  # the first look
     for name in NAMES:
@@ -77,7 +77,7 @@ def everything_at(number: int, kind: str) -> tuple[Occasions, Callable[[str], in
 
 
 def questions_about_all(number: int, kind: str, monkeypatch: pytest.MonkeyPatch) -> int:
-    """How often is asked about an interface until all have had their turn."""
+    """Return how often interfaces are asked about until all have had their turn."""
     occasions, values = everything_at(number, kind)
     asked = 0
     is_noisy = Pace.is_noisy

@@ -1,4 +1,4 @@
-"""pyroute2 as a second opinion: what we build it decodes to what was meant, what it encodes we read alike."""
+"""pyroute2 as a second opinion: it decodes our messages to what was meant, and we read its messages alike."""
 
 from __future__ import annotations
 

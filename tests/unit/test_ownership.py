@@ -1,4 +1,4 @@
-"""Whose a pair is, for every combination of what its ends say, where they are and what is recorded of them."""
+"""Who owns a pair, for every combination of the marks of its ends, their places and the record."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def host() -> Host:
     return two_namespaces()
 
 
-# What the end that a tenant has may have become.
+# What a tenant's end may have become.
 
 
 def honest(host: Host, link: HostLink) -> None:
@@ -57,7 +57,7 @@ def given_another_mac(host: Host, link: HostLink) -> None:
 
 
 def moved(host: Host, link: HostLink) -> None:
-    """Into a namespace of its own, rewritten all over, with another index."""
+    """Move it into its own namespace, completely changed, with another index."""
     old = next(key for key, one in host.links.items() if one is link)
     del host.links[old]
     place = host.add_netns("netns:hidden")
@@ -128,7 +128,7 @@ def test_what_is_not_marked_at_home_is_foreign_whatever_its_other_end_says(
     known: Callable[[Host, PairRecord], PairRecord | None],
     alias: str,
 ) -> None:
-    """A container engine's link, whose other end is in the tenant's namespace and bears our marks."""
+    """A container engine's link, whose other end is in the tenant's namespace and has our marks."""
     applied(host, A, B)
     record = known(host, recorded(host, A, B))
     host["", "b"].alias, host["", "b"].group = alias, 0
@@ -221,7 +221,7 @@ OTHER_HOME = (4, 4242)
 
 
 def lost(*foreign: ForeignRecord) -> PairRecord:
-    """What is left of a record that was lost, beside those of agents with other home namespaces."""
+    """What is left after the loss of a record, beside the records of agents with other home namespaces."""
     record = PairRecord()
     record.foreign = foreign
     return record

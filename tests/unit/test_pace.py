@@ -1,4 +1,4 @@
-"""How often an interface is looked at because of events."""
+"""How often events make an agent look at an interface."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vethlib.agent.reconcile.pace import (
 
 
 def looks(pace: Pace, *, seconds: float, every: float, took: float = 0.0, begin: float = 100.0) -> list[float]:
-    """When an interface is looked at on which something happens all the time."""
+    """Return the times at which an interface is looked at if something happens to it all the time."""
     made: list[float] = []
     for step in range(round(seconds / every)):
         now = begin + step * every
@@ -113,7 +113,7 @@ def test_a_look_that_is_asked_for_comes_without_an_event_and_once() -> None:
 
 
 def asked_for(pace: Pace, *, seconds: float, every: float, took: float, begin: float = 100.0) -> list[float]:
-    """When an interface is looked at that has no events, if each look asks for the next one."""
+    """Return the times at which an interface without events is looked at, if each look asks for the next."""
     made: list[float] = []
     pace.look_later("a", begin)
     while (due := pace.next_due()) is not None and due < begin + seconds:

@@ -164,7 +164,7 @@ def test_a_pair_goes_when_a_requirement_ends_and_comes_back_when_it_returns(host
 
 
 def test_a_namespace_nobody_can_tell_of_keeps_its_pairs(host: Host) -> None:
-    # The container engine does not answer: that is not the end of every container.
+    # If the container engine does not answer, that does not mean that every container has ended.
     microservice = Namespace(1, microservice="vnf1")
     host.add_netns("microservice:vnf1")
     veth2 = replace(VETH2, namespace=microservice)

@@ -1,4 +1,4 @@
-"""Planning: what is changed where it is, what takes a rebuild, and addresses."""
+"""Planning: which changes are made in place, which require a rebuild, and addresses."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_giving_a_mac_is_a_change_and_clearing_it_leaves_the_one_that_is_there(h
     assert list(change(applied(host, with_mac, VETH2)).changes) == ["mac", "alias"]
     assert list(change(applied(host, VETH1, VETH2)).changes) == ["alias"]
     assert host["netns:ns1", "veth1"].mac == "02:00:00:00:00:01"
-    # From now on it is the kernel's choice, as it were: nobody puts it back.
+    # From now on, the value counts as the kernel's choice: nobody restores it.
     host["netns:ns1", "veth1"].mac = "02:99:99:99:99:99"
     assert planned(host, VETH1, VETH2).operations == ()
 
@@ -291,7 +291,7 @@ def test_a_lone_end_takes_the_name_of_a_link_that_the_same_plan_deletes(host: Ho
 
 
 def chain(names: Iterable[str], first: int) -> list[Interface]:
-    """Interfaces of which each has the name that the next one has if `first` is one more."""
+    """Interfaces that each have the name that the next has if `first` is increased by one."""
     return [end(name, f"{name}-peer", host_if_name=f"eth{number}") for number, name in enumerate(names, first)]
 
 

@@ -1,4 +1,4 @@
-"""Planning: an interface waits for its master, keeps its link while that is away, and what joining a VRF would lose."""
+"""Planning: an interface waits for its master, and keeps its link without it; losses by joining a VRF."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever the host looks like and whatever is wanted: a plan gets there, at once, and touches nothing else."""
+"""For any host and any desired state, a single plan reaches the desired state and touches nothing else."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _check_configured(host: Host, desired: dict[str, Interface], made: Plan) -> 
 
 
 def _check_order(wanted: list[str], link: HostLink, version: int) -> None:
-    """Where nobody else has given any, addresses are in the order in which a new link would have them."""
+    """Check that addresses are in the order of a new link, unless somebody else has added some."""
     found = [one for one in link.kept if one.is_ipv6 == (version == 6) and one.proto != 3]
     if {one.text for one in found} == set(wanted):
         new = KernelAddresses()
@@ -198,14 +198,14 @@ PROPERTIES = [
 def test_a_plan_gets_there_at_once_and_touches_nothing_else(
     host: Host, desired: dict[str, Interface], prune: bool, seed: int
 ) -> None:
-    """All properties of one host, because to draw it takes longer than to look at all of them."""
+    """All properties of one host are checked together, because drawing a host takes longer than checking them."""
     for holds in PROPERTIES:
         holds(deepcopy(host), desired, prune)
     _the_order_of_what_is_wanted_and_of_what_is_seen_does_not_matter(deepcopy(host), desired, random.Random(seed))
 
 
 def _scope(host: Host, desired: Desired, chosen: set[str], owned: OwnedPairs) -> set[str]:
-    """What a pass for the `chosen` interfaces plans: those, their peers, their rivals, and whose links it finds."""
+    """What a pass for the `chosen` interfaces plans: those, their peers and rivals, and owners of links it finds."""
     observed = host.observe()
     for name, interface in desired.interfaces.items():
         desired.claim(name, with_netns({name: interface}, observed)[name].place)

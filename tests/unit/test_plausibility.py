@@ -1,4 +1,4 @@
-"""What is valid and hardly meant: each rule, with what it must not warn of."""
+"""Configurations that are valid but hardly intended: each rule, with cases that it must not warn about."""
 
 from __future__ import annotations
 
@@ -117,9 +117,9 @@ def test_a_namespace_that_few_use_and_whose_name_is_nearly_that_of_another_is_do
     assert warned(*many, interface("x", "y", "bleu")) == [("similar-netns", ("x",))]
     assert warned(*many, interface("x", "y", "bleu"), interface("z", "u", "bleu")) == [("similar-netns", ("x", "z"))]
     others = [interface(f"x{number}", f"y{number}", "bleu") for number in range(3)]
-    assert warned(*many, *others) == []  # used as often as that: it is meant
+    assert warned(*many, *others) == []  # used so often that it must be intended
     either = warned(interface("a", "b", "blue"), interface("b", "a", "bleu"))
-    assert either == [("similar-netns", ("a", "b"))]  # who could tell which one is wrong?
+    assert either == [("similar-netns", ("a", "b"))]  # it is unclear which one is wrong
     numbered = [interface(f"n{number}", f"m{number}", f"blue{number}") for number in range(9)]
     assert warned(*numbered, interface("x", "y", "bleu7")) == [("similar-netns", ("x",))]
 

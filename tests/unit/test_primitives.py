@@ -1,4 +1,4 @@
-"""What the core waits, reads and locks with is the standard library's own, whatever replaces parts of that."""
+"""The core waits, reads and locks with the original functions of the standard library, whatever replaces them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_the_clock_is_none_that_can_be_found_by_identity() -> None:
 
 
 def test_programs_are_started_by_nothing_that_others_replace() -> None:
-    """Of what else may be replaced, ruff's banned-api (pyproject.toml) holds the list; Popen is also a type."""
+    """ruff's banned-api (pyproject.toml) lists the other functions that may be replaced; Popen is also a type."""
     core = {path: path.read_text() for path in ROOM.rglob("*.py") if ROOM / "cli" not in path.parents}
     code = {path.name: re.sub(r'""".*?"""', "", text, flags=re.DOTALL) for path, text in core.items()}
     assert [name for name, text in code.items() if "subprocess.Popen(" in text] == []

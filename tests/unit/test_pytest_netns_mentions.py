@@ -1,4 +1,4 @@
-"""Which fixtures of the plugin a source asks for, and which names are its own."""
+"""Which fixtures of the plugin a source uses, and which of these names it defines itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rates: what two samples of a link come to."""
+"""Rates: computed from two samples of a link."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sentences of all reasons, in one table: other tests ask for the code and for what it is about."""
+"""The sentences of all reasons, in one table: other tests check the code and its subject."""
 
 from __future__ import annotations
 
@@ -238,5 +238,5 @@ def test_a_code_survives_a_pickle() -> None:
 
 
 def test_codes_never_change() -> None:
-    """A program somewhere asks for them: this list may only become longer."""
+    """Programs depend on them: this list may only become longer."""
     assert {str(code) for code in ReasonCode} >= set(CODES.split())

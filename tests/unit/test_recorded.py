@@ -1,4 +1,4 @@
-"""The record of what was built: what its lines say, and whatever else may stand there."""
+"""The record of built pairs: the meaning of its lines, and arbitrary other content."""
 
 from __future__ import annotations
 

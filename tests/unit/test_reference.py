@@ -1,4 +1,4 @@
-"""How a namespace reference is spelt, and what is said about one that is spelt wrong."""
+"""The spelling of namespace references, and the errors for wrong ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""By what a link is recognised later, in the same call or in another one."""
+"""How a link is recognised later, in the same call or in another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names that differ by one letter are found; numbered and lettered families are not."""
+"""Names that differ by one letter are reported; numbered and lettered families are not."""
 
 from __future__ import annotations
 

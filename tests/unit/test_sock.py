@@ -1,4 +1,4 @@
-"""The socket's part of an exchange, against a kernel that the test plays."""
+"""The socket's part of an exchange, with a simulated kernel."""
 
 from __future__ import annotations
 
@@ -302,7 +302,7 @@ def test_a_barrier_without_an_ack_is_an_error(play: Play) -> None:
 
 @pytest.mark.parametrize("interrupted", range(1, 4))
 def test_after_an_interruption_what_was_sent_is_accounted_for(play: Play, interrupted: int) -> None:
-    """Whether it comes while waiting, or instead of the answer, or of an overrun's news."""
+    """Whether it arrives during the wait, or instead of the answer or of the report of an overrun."""
 
     def answers(_kind: int, flags: int, sequence: int) -> list[Answer]:
         given: list[Answer] = [ack(sequence, 0 if flags & NLM_F_ACK else errno.ENODEV)]
@@ -347,7 +347,7 @@ def test_a_question_that_is_refused_has_an_error(play: Play) -> None:
 
 
 def both(change: list[Answer], question: list[Answer]) -> Callable[[int, int, int], list[Answer]]:
-    """What a change and a question are answered with; an error and an object have the number of what they answer."""
+    """Return the answers to a change and a question; an error and an object have the number of their request."""
 
     def answers(kind: int, flags: int, sequence: int) -> list[Answer]:
         if kind == NLMSG_NOOP:
@@ -512,7 +512,7 @@ def test_of_many_questions_only_the_one_whose_answer_was_cut_is_asked_again(play
 def test_a_dump_of_which_a_part_was_cut_is_read_to_its_end_and_then_repeated(
     play: Play, where: int, parsed: bool
 ) -> None:
-    """Also where it is cut between two messages, or with its end (DONE) in what was cut off."""
+    """Also if it is cut between two messages, or if its end (DONE) was cut off."""
 
     def answers(kind: int, flags: int, sequence: int) -> list[Answer]:
         if kind == NLMSG_NOOP:

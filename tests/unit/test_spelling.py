@@ -1,4 +1,4 @@
-"""Keys and values in every spelling that has one meaning: accepted, and brought to one form."""
+"""Keys and values in every unambiguous spelling are accepted, and converted to one form."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PLAIN: dict[str, Any] = {
 
 
 def fields_of(value: object) -> list[str]:
-    """The fields that are wrong with a value."""
+    """Return the fields in which a value is wrong."""
     parsed = read_value(value)
     assert parsed.interface is None
     return [problem.field for problem in parsed.problems]

@@ -1,4 +1,4 @@
-"""A directory that is not there, goes, comes back, or is another one: outages and snapshots, never deletions."""
+"""A directory that is missing, vanishes, reappears or is replaced: outages and snapshots, never deletions."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def directory(path: Path, *names: str) -> Path:
 
 
 def outage(store: DirectoryStore) -> StoreCode:
-    """Why it cannot be read; the sentences are in test_config_sentences.py."""
+    """Return why the directory cannot be read; the sentences are in test_config_sentences.py."""
     (found,) = news(store)
     assert isinstance(found, Outage), found
     return found.code
@@ -171,7 +171,7 @@ def test_a_way_that_may_not_be_gone_is_an_outage(path: Path, follow: Follow) -> 
 def test_another_directory_in_its_place_is_read(
     path: Path, tmp_path: Path, follow: Follow, names: tuple[str, ...]
 ) -> None:
-    """By two renames, seen as one: one that is empty is believed, for somebody has put it there."""
+    """By two renames, seen as one: an empty directory is believed, because somebody has put it there."""
     store = follow(path)
     snapshot(store)
     new = directory(tmp_path / "new", *names)

@@ -1,4 +1,4 @@
-"""What the files of a directory say, key by key."""
+"""The content of the files of a directory, key by key."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_what_is_lost_yields_too() -> None:
     put(contents, "x.json", A, B)
     put(contents, "x.json", text=BROKEN)
     changes = put(contents, "y.json", A)
-    assert list(changes) == ["a"]  # the problem is told under b still
+    assert list(changes) == ["a"]  # the problem is still reported under b
     assert changes["a"] is not None
     assert changes["a"].interface is not None
     changes = put(contents, "z.json", B)
@@ -266,7 +266,7 @@ def test_whatever_happens_the_changes_lead_to_what_a_fresh_look_finds(
 ) -> None:
     contents = Contents()
     told: dict[str, Parsed] = {}
-    good: dict[str, list[Parsed]] = {}  # what the files of now hold that can be decoded
+    good: dict[str, list[Parsed]] = {}  # the decodable content of the present files
 
     def follow(changes: list[Change]) -> None:
         for change in changes:

@@ -36,7 +36,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def opened(path: Path) -> Iterator[DirectoryStore]:
-    """A store of the directory that nothing was read from yet."""
+    """A store of the directory from which nothing has been read yet."""
     store = DirectoryStore(path)
     yield store
     store.close()

@@ -56,7 +56,7 @@ def editor(path: Path) -> DirectoryEditor:
 
 @pytest.fixture
 def few_descriptors() -> Iterator[None]:
-    """This process may open only fifty or so: the number of an open one may be higher."""
+    """Let this process open only about fifty descriptors: those that are open may have higher numbers."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (50 + len(os.listdir("/proc/self/fd")), hard))
     yield

@@ -1,4 +1,4 @@
-"""What editors, sed, git and Kubernetes do to files, imitated system call by system call: never a deletion."""
+"""The system calls of editors, sed, git and Kubernetes on files are imitated: never a deletion."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files in a store that take long to read, whatever their names: they take a tenth of the time, and hinder nobody."""
+"""Files in a store that take long to read, whatever their names, get a tenth of the time, and hinder nobody."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def long_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def most(seconds: float) -> float:
-    """How often a long file may have been read in that time."""
+    """Return how often a long file may have been read in that time."""
     return seconds / (8 * TOOK) + 1  # not 10, since some kernels count processor time in ticks
 
 

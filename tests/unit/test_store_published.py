@@ -1,4 +1,4 @@
-"""What is read of a status: only what an agent can have written, at the place where it writes that."""
+"""Statuses are read only if an agent can have written them, in the place where it writes them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A store on a file system that other machines change, too: without events, as inotify has none for them."""
+"""A store on a file system that other machines also change: without events, because inotify reports none of theirs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def kinds(monkeypatch: pytest.MonkeyPatch) -> dict[int, str]:
 
 @pytest.fixture
 def blind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There are no events, as if everything were done on another machine."""
+    """Suppress events, as if everything were done on another machine."""
 
     def seen(watch: Watch) -> Seen:
         watch._epoll.poll(0)

@@ -1,4 +1,4 @@
-"""Somebody who makes files in a store, or rewrites one, as fast as he can."""
+"""Somebody who creates files in a store, or rewrites one, as fast as possible."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_one_storm_after_the_other_does_not_have_everything_read_each_time(
     due = store.due()
     assert due is not None
     assert due > 1
-    # What is heard of is news meanwhile.
+    # What the events report is news meanwhile.
     write(path / "1.json", value("v1", "another"))
     assert list(changed(store)) == ["v1"]
 

@@ -1,4 +1,4 @@
-"""Routes: a packet that follows them arrives, by a shortest way, and there are no more of them than it takes."""
+"""Routes: packets that follow them arrive by a shortest path, and there are no more routes than necessary."""
 
 from __future__ import annotations
 

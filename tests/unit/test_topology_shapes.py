@@ -1,4 +1,4 @@
-"""The shapes: how many nodes of which kind, and who is joined to whom."""
+"""The shapes: how many nodes of which kind, and which are connected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dumps that are torn again and again: what is made of them."""
+"""Dumps that are torn again and again, and how they are merged."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vethlib._nl.batch import Outcome
 
 
 def dumping(*versions: Iterable[object]) -> Callable[[], Outcome]:
-    """Torn dumps one after the other, and the last one for ever."""
+    """Return torn dumps one after another, and the last of them for ever."""
     coming = [Outcome(errno.EAGAIN, "torn", list(one)) for one in versions]
     return lambda: coming.pop(0) if len(coming) > 1 else coming[0]
 
@@ -50,7 +50,7 @@ def test_equal_entries_count_as_often_as_in_one_version(monkeypatch: pytest.Monk
 
 
 class Clock:
-    """Passes only while somebody sleeps, and a millisecond for each dump."""
+    """A clock that advances only during sleeps, and by a millisecond for each dump."""
 
     def __init__(self) -> None:
         self.now = 0.0

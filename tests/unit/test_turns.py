@@ -1,4 +1,4 @@
-"""Routes of a plan that are removed before everything else, or changed after it: those of one namespace only."""
+"""Routes of a plan that are removed before everything else, or changed afterwards: only those of one namespace."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ def test_importing_the_library_does_not_import_dataclasses() -> None:
 
 
 def test_a_class_is_made_complete_by_whatever_needs_it_first() -> None:
-    """Its ``__init__`` is compiled then: by a value, by a value of a class derived from it, or by a look at it."""
+    """Its ``__init__`` is compiled when a value is created, also of a derived class, or when it is accessed."""
 
     class Point(Value):
         x: int

@@ -1,4 +1,4 @@
-"""Routes that wait for their source: which an operation is carried out without, and at what cost."""
+"""Routes that wait for their source: an operation is carried out without them, and the cost of that."""
 
 from __future__ import annotations
 

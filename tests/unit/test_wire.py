@@ -103,7 +103,7 @@ def test_a_hole_of_an_odd_size_is_padded() -> None:
 
 
 def wrapped(length: int, inside: bytes) -> bytes:
-    """A nest (IFLA_LINKINFO) above 64 KiB as the kernel writes it: the length is what 16 bits hold of it."""
+    """A nest (IFLA_LINKINFO) above 64 KiB as the kernel writes it: its length is truncated to 16 bits."""
     content = (inside * (70_000 // len(inside) + 1))[:length]
     return pack("=HH", (4 + length) & 0xFFFF, 18) + content
 

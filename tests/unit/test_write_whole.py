@@ -1,4 +1,4 @@
-"""The one writer of files: whole at every moment, and nothing left beside them, whatever interrupts."""
+"""The only writer of files: they are whole at every moment, and nothing is left beside them after an interruption."""
 
 from __future__ import annotations
 

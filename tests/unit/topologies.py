@@ -1,4 +1,4 @@
-"""Random topologies for properties, and what of them can be known without our own code."""
+"""Random topologies for properties, and their features that can be determined without our own code."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def with_further_networks(draw: st.DrawFn) -> Description:
 
 
 class Walk:
-    """Packets that go through a layout as the kernel would send them: by the longest prefix, hop by hop."""
+    """Packets that travel through a layout as the kernel would route them: by the longest prefix, hop by hop."""
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
@@ -81,7 +81,7 @@ class Walk:
             self._owners |= {(domain, one.ip): port.node for one in port.addresses or ()}
 
     def hops(self, source: str, address: IPInterface) -> int:
-        """Over how many segments a packet goes from the node to the address."""
+        """Return the number of segments that a packet crosses from the node to the address."""
         node = source
         for count in range(len(self.nodes) + 1):
             if any(one.ip == address.ip for port in self._of[node] for one in port.addresses or ()):
@@ -91,7 +91,7 @@ class Walk:
         raise AssertionError(f"a packet from {source} to {address} goes in circles")
 
     def _next(self, node: str, address: Address) -> str:
-        """Who has the packet next; it fails, as the kernel would, where nobody on that segment has that address."""
+        """Return the next node of the packet; fails, as in the kernel, if no node on that segment has the address."""
         links = [(one.network, port) for port in self._of[node] for one in port.addresses or ()]
         found: list[tuple[int, Address]]
         found = [(network.prefixlen, address) for network, _ in links if address in network]
