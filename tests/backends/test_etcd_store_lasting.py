@@ -119,7 +119,7 @@ def test_agents_of_one_label_on_two_hosts_hear_of_each_other_at_once_and_status_
             said = vethctl("status", "--store", etcd.url, *argv)
             assert f"warning: 2 agents have the label {LABEL}, and overwrite each other's status: process" in said.err
         second.store.close()
-        assert poll(lambda: f"no other agent has the label {LABEL} any more" in caplog.text)
+        assert poll(lambda: f"no other agent has the label {LABEL} now" in caplog.text)
         assert "agents have" not in vethctl("status", "--store", etcd.url, "--label", LABEL).err
         first.store.close()
     assert etcd.values(PRESENT) == {}

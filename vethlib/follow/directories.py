@@ -189,14 +189,14 @@ class Watch:
         return watch
 
     def _try(self, path: str, mask: int) -> int:
-        """Watch a path; return -1 if it does not exist any more or may not be watched."""
+        """Watch a path; return -1 if it no longer exists or may not be watched."""
         try:
             return self._add(path, mask)
         except OSError:
             return -1
 
     def _leave(self, watches: Set[int]) -> None:
-        """Remove the watches that are not needed any more."""
+        """Remove the watches that are no longer needed."""
         for watch in watches - self._way - self._linked.keys() - {self._directory, -1}:
             try:
                 self._inotify.rm_watch(watch)

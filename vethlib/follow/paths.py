@@ -209,7 +209,7 @@ class Paths:
         return node
 
     def _release(self, node: _Node) -> None:
-        """Drop a node on which nothing depends any more, and the nodes that it depended on."""
+        """Drop a node on which nothing depends now, and the nodes that it depended on."""
         while node.parent is not None and not node.followed and not node.inside and not node.awaited:
             passed, node.passed = node.passed, ()
             self._unlink(node, passed)
@@ -484,7 +484,7 @@ class Paths:
         return nodes
 
     def _other_namespaces(self) -> set[_Node]:
-        """Return the nodes that were a namespace and are not the same namespace any more."""
+        """Return the nodes that were a namespace and are no longer the same one."""
         others = set()
         for node in self._nodes.values():
             if node.seen is None or node.seen[0] != self._nsfs:

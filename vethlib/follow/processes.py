@@ -137,9 +137,7 @@ class Processes:
     def _warn(self) -> None:
         if not self._is_warned:
             self._is_warned = True
-            text = (
-                "more than %d processes are followed: the end of any more takes up to %g s to notice; raise ulimit -n"
-            )
+            text = "%d processes are followed; the end of further ones is noticed up to %g s late: raise ulimit -n"
             _log.warning(text, self._most, LOOK)
 
     def _release(self, ref: str, process: _Process) -> None:

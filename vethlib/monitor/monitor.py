@@ -145,7 +145,7 @@ class Monitor(Closing):
     def references(self, netns: str = "") -> list[str]:
         """Return the references in :attr:`netns` that lead to the same namespace, which may have several names.
 
-        Events have one of them. It is empty for a namespace that is not watched any more.
+        Events have one of them. It is empty for a namespace that is no longer watched.
         """
         self._check()
         return self._cache.references(netns)

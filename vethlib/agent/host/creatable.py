@@ -31,7 +31,7 @@ __all__ = ["CreatableNetns"]
 
 _AGAIN: Final = 10.0  # seconds between two checks whether created namespaces have ended, while some wait for that
 _RECOUNT: Final = 1.0  # seconds between two such checks because the limit would refuse a namespace
-_MANY: Final = 1024  # names that are remembered, until those that are not configured any more are forgotten
+_MANY: Final = 1024  # names that are remembered, until those that are no longer configured are forgotten
 
 PATIENCE: Final = 10.0
 """Seconds after which the file of a deleted namespace is taken for a leftover."""
@@ -73,7 +73,7 @@ class CreatableNetns:
         self._is_first = True
         self._present: set[str] = set()  # references present at the last observation
         self._deleted: dict[str, float] = {}  # when the file was first seen without its namespace
-        self._compared: set[str] = set()  # names that need no comparison with others any more
+        self._compared: set[str] = set()  # names that no longer need to be compared with others
         self._lookalikes: dict[str, str] = {}  # by name of a created one: the namespace with nearly the same name
 
     def start(self, refs: Iterable[str], observed: Observed) -> None:

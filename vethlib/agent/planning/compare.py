@@ -82,7 +82,7 @@ def _further_differences(
     interface: Interface, link: Link, further: Mapping[str, Any] | None
 ) -> dict[str, tuple[Any, Any]]:
     wanted = dict(interface.further)
-    # Owned fields that are not configured (any more) are removed, and a link that is down has no routes.
+    # Owned fields that are not (or no longer) configured are removed, and a link that is down has no routes.
     for name in (*wanted, *(further or ())):
         if FIELDS[name].none is not None and _has_none(interface, name):
             wanted[name] = FIELDS[name].none
@@ -232,5 +232,5 @@ def unknown_addresses(interface: Interface, seen: SeenLink) -> tuple[Address, ..
 
 
 def _is_surplus(address: Address, desired: Container[Identity]) -> bool:
-    """Return whether the agent has added an address that is not configured, or not any more."""
+    """Return whether the agent has added an address that is not, or no longer, configured."""
     return address.proto == ADDRESS_PROTO and address.identity not in desired

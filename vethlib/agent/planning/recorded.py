@@ -254,7 +254,7 @@ class PairRecord:
         return self._fact("void", *sorted(names))
 
     def give(self, end: LinkId, given: GivenAddresses | None) -> str:
-        """Note which addresses the agent has given to a link; None if that is not known any more."""
+        """Note which addresses the agent has given to a link; None if that is no longer known."""
         if given is None:
             if self._given.pop(end, None) is None:
                 return ""

@@ -102,7 +102,7 @@ class InterfaceAttempts(Attempts):
             self.due = now + DETECTION
 
     def end_duplicate(self, now: float) -> None:
-        """Note that no address is a duplicate any more; the number of failures is remembered for a while."""
+        """Note that no address is a duplicate now; the number of failures is remembered for a while."""
         if self.duplicate is not None:
             self.duplicate, self.detecting, self.hurried = None, False, False
             self.detected, self.detected_at = self.failed, now

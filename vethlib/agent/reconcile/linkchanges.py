@@ -25,7 +25,7 @@ __all__ = ["InterfaceChanges", "Interpreter"]
 class InterfaceChanges:
     """The interfaces concerned by changes of links, by what has happened.
 
-    `drifted`: the link does not match any more, or may not; of these, the links of `gone` do not exist any more.
+    `drifted`: the link no longer matches, or may not; of these, the links of `gone` no longer exist.
     `orphaned`: the namespace has ended. `lost`: events were lost. All of these have to be looked at.
 
     `unchanged`: the link has changed, but still matches; `addresses` were added (True) or removed (False), and match,
@@ -75,7 +75,7 @@ class Interpreter:
         self._result = InterfaceChanges()
 
     def interpret(self, changes: LinkChanges) -> InterfaceChanges:
-        """Return what these changes mean. Namespaces that have ended or are too noisy are not watched any more."""
+        """Return what these changes mean. Namespaces that have ended or are too noisy are no longer watched."""
         result = self._result
         for watch in changes.ended:
             ended = self._home[0], watch.inode
@@ -111,7 +111,7 @@ class Interpreter:
         return place if place in self._watches.refs else None
 
     def _leave(self, place: NetnsId) -> set[str]:
-        """Forget a namespace that is not watched any more; return the interfaces concerned."""
+        """Forget a namespace that is no longer watched; return the interfaces concerned."""
         names = self._observer.interfaces_at(self._desired, place)
         self._watches.forget(place)
         return names

@@ -323,7 +323,7 @@ class HostObserver:
         return link_differences(interface, link, self._label, marked=place == self._records.home)
 
     def release(self, desired: Desired, kept: Container[str]) -> list[NetnsId]:
-        """Stop following references that no interface needs any more. Return the namespaces not watched any more."""
+        """Stop following references that no interface needs now. Return the namespaces that are no longer watched."""
         left = {ref for ref in self.watches.left if self.known_at(ref) <= desired.at(ref)}
         return self.watches.release(desired, left, kept)
 

@@ -223,7 +223,7 @@ class Statuses:
     def is_usability_changed(
         self, name: str, changes: Iterable[tuple[Address, bool]], desired: Mapping[Identity, links.Interface]
     ) -> bool:
-        """Return whether these changes decide that the `desired` addresses can be used, or cannot be used any more.
+        """Return whether these changes decide that the `desired` addresses can be used, or can no longer be used.
 
         They do if an address has become a duplicate, if the first address has become unusable, or if the last one has
         become usable.

@@ -232,8 +232,8 @@ class Watches:
     def release(self, desired: Desired, refs: Iterable[str], kept: Container[str]) -> list[NetnsId]:
         """Stop following these references, and watching their namespaces, unless an interface is configured there.
 
-        References that are `kept` are still needed, and so is the home namespace. Return the namespaces that are not
-        watched any more.
+        References that are `kept` are still needed, and so is the home namespace. Return the namespaces that are no
+        longer watched.
         """
         refs = list(refs)
         self.follower.unfollow(ref for ref in refs if ref not in kept and not desired.at(ref))
@@ -337,7 +337,7 @@ class Watches:
         return True
 
     def rest_ends(self) -> float | None:
-        """Return when the events of some namespace are not ignored any more; None if none are."""
+        """Return when the events of some namespace are no longer ignored; None if none are."""
         return min((rest.until for rest in self._rests.values() if not rest.is_over), default=None)
 
     def take_rested(self, now: float) -> list[Rested]:

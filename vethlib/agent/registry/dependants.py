@@ -153,7 +153,7 @@ class Dependants:
             self._settle_all(known.name)
 
     def place_is_gone(self, place: NetnsId) -> None:
-        """Note that a namespace has ended, and all its links with it, or that it is not watched any more."""
+        """Note that a namespace has ended, and all its links with it, or that it is no longer watched."""
         for name in list(self._up.get(place, ())):
             self.link_is_gone(place, name)
 
@@ -164,7 +164,7 @@ class Dependants:
             self._settle(attachment)
 
     def check(self, place: NetnsId) -> None:
-        """Attach those again that are not attached to a link of this namespace any more (rule 5)."""
+        """Attach those again that are no longer attached to a link of this namespace (rule 5)."""
         for attachment in [each for those in self._by_name.values() for each in those if each._place == place]:
             link = attachment.link
             if link is not None and not _is_attached(attachment):
@@ -218,14 +218,14 @@ class Dependants:
                 self._starved[attachment] = None
             if attachment.link is mine:
                 attachment.link = None
-            _log.exception("%s cannot be attached; it is tried again when the link changes", attachment)
+            _log.exception("%s cannot be attached; another attempt follows when the link changes", attachment)
 
     def _detach(self, attachment: Attachment, link: Link) -> None:
         attachment.link = None
         try:
             attachment.dependant.detached(link)
         except Exception:
-            _log.exception("%s was detached, but not without an error", attachment)
+            _log.exception("an error was raised while %s was detached; it counts as detached", attachment)
 
 
 def _is_attached(attachment: Attachment) -> bool:
@@ -234,7 +234,7 @@ def _is_attached(attachment: Attachment) -> bool:
         ask = getattr(attachment.dependant, "is_attached", None)
         return ask is None or bool(ask())
     except Exception:
-        _log.exception("%s cannot be asked whether it is attached, and is attached again", attachment)
+        _log.exception("it is unknown whether %s is attached, so it is attached again", attachment)
         return False
 
 

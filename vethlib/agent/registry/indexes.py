@@ -7,7 +7,7 @@ The owner of the registry reports managed interfaces and links (`set_managed` an
 2. A link that becomes managed is "changed", from the unmanaged entry to the managed one.
 3. A link that is no longer managed is "removed", and then in doubt: usually the agent has deleted it, and further
    reports about it are older than that. While it is in doubt, it is not listed. If the feed has not reported its
-   deletion by the second :meth:`Indexes.deliver`, it still exists, is not owned any more, and is "added" as an
+   deletion by the second :meth:`Indexes.deliver`, it still exists, is no longer owned, and is "added" as an
    unmanaged link. This requires that the feed of the home namespace is read to its end between two calls of deliver(),
    as each poll does.
 4. A managed name has one link, and a link has one managed name: the last registration counts.
@@ -188,7 +188,7 @@ class Indexes:
         self._tell("added" if old is None else "changed", entry, old)
 
     def remove_managed(self, name: str) -> None:
-        """Record that interface `name` has no link any more, or is not managed. Does nothing if it had none."""
+        """Record that interface `name` no longer has a link, or is not managed. Does nothing if it had none."""
         entry = self._managed.get(name)
         if entry is not None:
             self._leave(name, entry)
@@ -196,7 +196,7 @@ class Indexes:
             self._tell("removed", None, entry)
 
     def _leave(self, name: str, former: IndexEntry) -> None:
-        """Note that a managed name does not have this link any more."""
+        """Note that a managed name no longer has this link."""
         place = self._where[name][1]
         self._at.pop((place, former.index), None)  # it is missing if this was interrupted
         if place == self._home:

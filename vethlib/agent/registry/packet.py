@@ -196,7 +196,7 @@ def _bind(opened: socket.socket, link: Link) -> None:
             raise
         bound = 0
     if bound != link.index:
-        raise LinkNotFound(f"the link with ifindex {link.index} does not exist any more", errno=errno.ENODEV)
+        raise LinkNotFound(f"the link with ifindex {link.index} no longer exists", errno=errno.ENODEV)
 
 
 def _with_tag(frame: bytes, auxdata: bytes, offload: bool) -> bytes:

@@ -1,7 +1,7 @@
 """Publish statuses as files: NAME.json in a directory.
 
 A reader never sees half a status: each is written beside its path and renamed into place. Nothing is flushed to the
-disk, because no status is true any more after a crash of the host.
+disk, because no status is true after a crash of the host.
 
 If only some files cannot be written, because a directory has the name of one or the file system takes no name of that
 length, the others are. That is logged once and tried again, with pauses of its own.

@@ -30,7 +30,7 @@ def _observe(session: Session, entry: Entry, reached: str | None) -> EndState:
     name = entry["host_name"] or entry["name"]
     if entry["netns"] is None or entry["netns"].startswith("microservice:"):
         return _unknown(entry, f"only the agent can find {entry['netns'] or 'its namespace'}")
-    ref = "" if reached is None else reached  # the home of an agent that does not run any more
+    ref = "" if reached is None else reached  # the home of an agent that no longer runs
     try:
         survey = session.inspect([(ref, name)])
         place = survey.places[ref]

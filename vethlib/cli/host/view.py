@@ -84,7 +84,7 @@ class View:
         asked = list(links)
         read = self._session.fields_many((one.ref, one.link.index, {"master": ""}) for one in asked)
         for one, fields in zip(asked, read, strict=True):
-            if isinstance(fields, dict):  # otherwise it is gone, or cannot be read any more
+            if isinstance(fields, dict):  # otherwise it is gone, or can no longer be read
                 self._masters[one.at, one.link.index] = str(fields["master"])
 
     def master(self, surveyed: SurveyedLink) -> str:

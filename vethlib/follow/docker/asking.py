@@ -84,7 +84,7 @@ def concerned(event: Any) -> str | None:
 
 
 def look(client: APIClient, id_: str, seconds: float | None = None) -> Container | Unseen | None:
-    """Inspect a container; return None if it does not count or does not exist any more.
+    """Inspect a container; return None if it does not count or no longer exists.
 
     `seconds` is the time for an answer, if it is shorter than usual. Raises errors of the SDK if the engine as a whole
     does not answer.

@@ -336,7 +336,7 @@ class DockerResolver:
             return self._again if self._unseen else None
 
     def _gone(self) -> ResolverDown:
-        text = f"the Docker Engine at {self._path} does not run any more: waiting for it to answer again"
+        text = f"the Docker Engine at {self._path} is no longer running: waiting for it to answer again"
         return ResolverDown(text, code="gone")
 
     def _lose(self, error: ResolverDown) -> None:

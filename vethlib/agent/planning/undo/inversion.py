@@ -253,7 +253,7 @@ class _Undoing:
         )
 
     def _still(self, was: SeenLink, mark: Mark | None) -> SeenLink | None:
-        """Return a link as it is now; None if it does not exist any more, whatever else has its place by now.
+        """Return a link as it is now; None if it no longer exists, even if another link has its place.
 
         Where a changed alias is reported (see `_is_taken`), a link with another alias still counts as the same link.
         """
@@ -314,9 +314,7 @@ class _Undoing:
         for end in ends:
             netns = self.now.netns.get(end.ref)
             if netns is None or not self._is_same(end, netns):
-                self.left.append(
-                    f"{where} stays deleted: {end.ref} does not exist any more, or leads to another namespace"
-                )
+                self.left.append(f"{where} stays deleted: {end.ref} no longer exists, or leads to another namespace")
                 return
         try:
             self.creates.append(creation(ends[0], ends[1], delete))
@@ -331,7 +329,7 @@ class _Undoing:
         present = None if after is None else self._still(after, change.mark)
         where = describe(change.name, change.ref)
         if after is None or present is None:
-            self.left.append(f"{where} does not exist any more: another program has deleted it")
+            self.left.append(f"{where} no longer exists: another program has deleted it")
             return
         if self._is_taken(after, present):
             self.left.append(
@@ -377,7 +375,7 @@ class _Undoing:
             return None
         cookie = self.after.cookies.get(place, 0)
         if not is_same_netns(place, cookie, present.place, self.now.cookies.get(place, 0)):
-            return None  # it does not exist any more, and a new one with its name is foreign
+            return None  # it no longer exists, and a new one with its name is foreign
         others = [
             seen
             for seen in self.now.links

@@ -185,7 +185,7 @@ def _lost_by_change(change: ChangeLink, seen: SeenLink, before: Observed, depend
 
 
 def _takes_last_ipv4(change: ChangeLink, seen: SeenLink) -> bool:
-    """Return whether a link has no IPv4 address any more, so that the kernel disables IPv4 on it (fib_disable_ip)."""
+    """Return whether a link is left without an IPv4 address: the kernel disables IPv4 on it (fib_disable_ip)."""
     had = [address for address in seen.addresses if address.interface.version == 4]
     added = any(listed_identity(each)[0].version == 4 for each in change.added)
     return bool(had) and not added and all(map(change.removes, had))

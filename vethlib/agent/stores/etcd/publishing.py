@@ -283,7 +283,7 @@ class Publisher:
                 self._note_other(alive.kvs[0])
 
     def _find_others(self, connection: Connection) -> None:
-        """Warn of other running agents of the label, and log when there is none any more."""
+        """Warn of other running agents of the label, and log when none is left."""
         prefix = presence_key(self._label, "").encode()
         present: dict[bytes, str] = {}
 
@@ -307,7 +307,7 @@ class Publisher:
             others = set(present.values())
         self._warn_of(others - self._others)
         if self._others and not others:
-            _log.info("no other agent has the label %s any more", self._label)
+            _log.info("no other agent has the label %s now", self._label)
             self._other = ""
             with self._condition:
                 self._ledger.repeat()  # it may have overwritten any status, and deleted it when it ended

@@ -104,7 +104,7 @@ class LongReads:
         self._waiting.pop(name, None)
 
     def end_rest(self) -> None:
-        """Let no file wait any more."""
+        """Let no file wait from now on."""
         self.until = 0.0
 
 
