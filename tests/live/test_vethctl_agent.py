@@ -417,7 +417,8 @@ def test_the_sentences_of_a_log(start_agent: Start) -> None:
     ]
     assert lines[2:] == [
         "started: 2 CONFIGURED",
-        f"warning: the store is down, and the host stays as it is: {agent.store} does not exist: create the directory",
+        "warning: the store is down, so changes in it take no effect yet: "
+        f"{agent.store} does not exist: create the directory",
         "the store is available again",
         *lines[5:7],
         "stopped by SIGTERM, and the host stays as it is: 1 PENDING",

@@ -266,7 +266,7 @@ class Watches:
                 self._forget(ref)
 
     def forget_unwatched(self) -> None:
-        """Forget the references by which the cache watches no namespace, or another one, without an event of that."""
+        """Forget the references by which the cache watches no namespace now, or another one, without an event of it."""
         for ref, place in list(self._led_to.items()):
             if self.cache.identity(ref) != place:
                 self._forget(ref)

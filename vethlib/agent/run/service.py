@@ -202,7 +202,7 @@ class Service:
             # It may contain foreign text, such as that of a server or a file name, and any user can read it.
             reason = bounded(news.reason, self._configurator.limits.reason_chars)
             if reason != self.outage:
-                _log.warning("the store is down, and the host stays as it is: %s", reason)
+                _log.warning("the store is down, so changes in it take no effect yet: %s", reason)
                 self._set_outage(reason, str(news.code))
             return
         if self.outage:

@@ -121,7 +121,7 @@ def agents() -> Iterator[Finding]:
         detail = f"process {pid}" + ("" if report is None else f" follows {report.store}")
         if report is not None and report.outage:
             detail += f", which has been down for {age_of(report.outage_since)}: {report.outage}"
-        cure = "repair the store; until then, the host stays as it is"
+        cure = "repair the store; until then, changes in it take no effect"
         yield Finding(f"agent {label}", report is None or not report.outage, detail, cure, False, "store-down")
         if report is not None and report.unwritten:
             cure = f"make {status_directory(label)} writable again"

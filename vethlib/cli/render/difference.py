@@ -17,7 +17,7 @@ _ROLES = {"+": "good", "-": "bad", "@": "link", " ": ""}
 
 
 def difference_lines(planned: Plan, observed: Observed, sources: Sequence[str]) -> Iterator[str]:
-    """Yield the lines of the diff: ``-`` for those of the host alone, ``+`` for those of the `sources` alone."""
+    """Yield the lines of the diff: ``-`` for what only the host has, ``+`` for what only the `sources` have."""
     if not planned.operations:
         return
     yield paint("--- host", "heading")

@@ -1,7 +1,7 @@
 """Map the errors of etcd and gRPC to exceptions with messages for operators, and with a cure if one is known.
 
-The texts of etcd are those of its ``etcdserver/api/v3rpc/rpctypes/error.go``; those of gRPC are no contract. An unknown
-text is passed on.
+The texts of etcd are those of its ``etcdserver/api/v3rpc/rpctypes/error.go``; those of gRPC are not a contract. An
+unknown text is passed on.
 """
 
 from __future__ import annotations

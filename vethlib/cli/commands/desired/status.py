@@ -117,7 +117,9 @@ def _show_local(output: Output, error: StoreError, which: _Selection, args: Name
     shown_are = "no agent runs here, so the statuses of the last one are shown"
     if published.agent is not None:
         shown_are = f"the statuses of the agent on this host (process {published.agent.pid}) are shown instead"
-    hint = f"repair the store; until then, the host stays as it is; to read {local.place} at once, leave out --store"
+    hint = (
+        f"repair the store; until then, changes in it take no effect; to read {local.place} at once, leave out --store"
+    )
     output.error(f"the store cannot be reached: {error}; {shown_are}", code="store-down", field="--store", hint=hint)
     return REFUSED
 
@@ -238,7 +240,7 @@ def _has_begun(agent: Alive, args: Namespace) -> bool:
 
 def _outage(report: AgentReport) -> str:
     since = age_of(report.outage_since)
-    return f"the agent's store has been down for {since}, and the host stays as it is: {report.outage}"
+    return f"the agent's store has been down for {since}, so changes in it take no effect yet: {report.outage}"
 
 
 def _report_outage(output: Output, report: AgentReport) -> None:

@@ -80,7 +80,7 @@ class _Pattern:
     netns: str | None
 
     def fits(self, name: str | None, ref: str) -> bool:
-        """Return whether it matches a link of that name, or without a name, any link of that namespace."""
+        """Return whether it matches a link of that name or, if no name is given, any link of that namespace."""
         if name is not None and self.name is not None and not fnmatchcase(name, self.name):
             return False
         if self.netns is None or any(fnmatchcase(text, self.netns) for text in (ref, ref.removeprefix("netns:"))):
