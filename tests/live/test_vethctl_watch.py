@@ -202,7 +202,7 @@ def test_it_ends_after_so_long(vethctl: Vethctl) -> None:
     [
         ([""], "LINK@NETNS '': must be NAME, @NETNS or NAME@NETNS, such as 'veth*@ns1'", "LINK@NETNS"),
         (["@pid:x"], "LINK@NETNS 'pid:x': ", "LINK@NETNS"),
-        (["--only", "links"], "--only 'links': must be a list of netns, link, address, state", "--only"),
+        (["--only", "links"], "--only 'links': must be one or more of netns, link, address, state", "--only"),
         (["--count", "0"], "--count '0': must be a positive integer", "--count"),
         (["@pid:4194304"], "process 4194304 is gone", ""),
     ],

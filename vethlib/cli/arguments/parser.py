@@ -284,7 +284,7 @@ def some_of(*words: str) -> Callable[[str], tuple[str, ...]]:
         given = tuple(filter(None, text.split(",")))
         if given and all(word in words for word in given):
             return given
-        raise argparse.ArgumentTypeError(f"{text!r}: must be a list of {', '.join(words)}, separated by commas")
+        raise argparse.ArgumentTypeError(f"{text!r}: must be one or more of {', '.join(words)}, separated by commas")
 
     return check
 
@@ -294,7 +294,7 @@ def state_names(text: str) -> tuple[str, ...]:
     states = tuple(word.strip().upper() for word in text.split(",") if word.strip())
     if states and all(state in STATES for state in states):
         return states
-    raise argparse.ArgumentTypeError(f"{text[:80]!r}: must be a list of {', '.join(STATES)}, separated by commas")
+    raise argparse.ArgumentTypeError(f"{text[:80]!r}: must be one or more of {', '.join(STATES)}, separated by commas")
 
 
 def reason_codes(text: str) -> tuple[str, ...]:
@@ -302,7 +302,9 @@ def reason_codes(text: str) -> tuple[str, ...]:
     codes = tuple(word.strip() for word in text.split(",") if word.strip())
     if codes and all(_CODE.fullmatch(code) for code in codes):
         return codes
-    raise argparse.ArgumentTypeError(f"{text[:80]!r}: must be a list of codes, such as link-foreign,peer-failed")
+    raise argparse.ArgumentTypeError(
+        f"{text[:80]!r}: must be one or more codes, separated by commas, such as link-foreign,peer-failed"
+    )
 
 
 def count(text: str) -> int:
