@@ -1,4 +1,4 @@
-"""A real Docker Engine of the tests' own, spoken to by bare HTTP, in which vethlib has no part."""
+"""A real Docker Engine of the tests' own, used over bare HTTP, independently of vethlib."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def missing() -> str:
 
 
 def missing_programs(packages: Mapping[str, str]) -> str:
-    """Which programs are not installed, and how to install their packages; or ""."""
+    """Return which programs are missing, and how to install their packages; or ""."""
     absent = {program: package for program, package in packages.items() if shutil.which(program) is None}
     if not absent:
         return ""
@@ -39,7 +39,7 @@ def missing_programs(packages: Mapping[str, str]) -> str:
 
 
 def needs_root(engine: str) -> str:
-    """Why such an engine cannot run for want of privilege, or ""."""
+    """Return why such an engine cannot run for lack of privilege, or ""."""
     # Not the user: in a user namespace of the tests' own everybody is root.
     if Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"] or os.geteuid() != 0:
         return f"{engine} needs root"
@@ -60,9 +60,9 @@ class UnixConnection(http.client.HTTPConnection):
 
 
 class Engine:
-    """An engine in `directory`, in the namespaces of whoever makes this; :meth:`up` starts it.
+    """An engine in `directory`, in the namespaces of the process that creates this; :meth:`up` starts it.
 
-    What ends it, but for :meth:`down`, leaves its containers running.
+    Unless it is ended by :meth:`down`, its containers keep running.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -84,7 +84,7 @@ class Engine:
         self._home.close()
 
     def _run(self, verb: str) -> None:
-        # Its processes outlive a test, and are not to keep the namespace that this was called in.
+        # Its processes outlive a test, and must not keep the namespace alive in which this is called.
         with ns.entered(self._home):
             done = subprocess.run(
                 [ROOT / "scripts" / "engine", verb],
@@ -101,7 +101,7 @@ class Engine:
         return int((self._directory / "dockerd.pid").read_text())
 
     def api(self, method: str, target: str, body: Any = None) -> Any:
-        """The decoded answer to a request, None if it is empty; AssertionError unless it is a success."""
+        """Return the decoded answer to a request, None if it is empty. Raises AssertionError unless it is a success."""
         connection = UnixConnection(self.socket)
         try:
             headers = {"Content-Type": "application/json"} if body is not None else {}
@@ -123,7 +123,7 @@ class Engine:
         network: str = "none",
         **host: Any,
     ) -> Container:
-        """A container that is yet to be started; with `label`, that is the microservice label in its environment."""
+        """Create a container without starting it; `label` is the microservice label in its environment."""
         described = {
             "Image": _IMAGE,
             "Env": [*([f"{VARIABLE}={label}"] if label else []), *env],
@@ -141,12 +141,12 @@ class Engine:
         return container
 
     def remove_all(self) -> None:
-        """Remove every container; they may not be there any more."""
+        """Remove every container; some may already be gone."""
         for one in self.api("GET", "/containers/json?all=1"):
             Container(self, one["Id"], "").remove()
 
     def event(self, container: Container, action: str) -> float:
-        """When the last event of that kind happened to a container, in seconds since 1970."""
+        """Return the time of the last event of that kind for a container, in seconds since 1970."""
         filters = quote(json.dumps({"container": [container.id], "event": [action]}))
         connection = UnixConnection(self.socket)
         try:
@@ -158,7 +158,7 @@ class Engine:
 
 
 class Container:
-    """A container of an engine; its methods return when the engine has done it."""
+    """A container of an engine; its methods return when the engine has finished."""
 
     def __init__(self, engine: Engine, id_: str, name: str) -> None:
         self._engine = engine

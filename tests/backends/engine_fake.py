@@ -1,4 +1,4 @@
-"""An engine that says what no real one does on demand. As a program: SOCKET [KIND], until it is killed.
+"""An engine that gives answers that no real engine gives on demand. As a program: SOCKET [KIND], until it is killed.
 
 Of kind `rootless` and `broken` it is what they say; `gated` tells of its containers once there is a file SOCKET.go, and
 leaves one SOCKET.asked. `sick` has two, and what it is asked about the second it answers as the file SOCKET.status says

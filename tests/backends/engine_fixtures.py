@@ -1,4 +1,4 @@
-"""Docker Engines: one for the run, and such as belong to one test; and what follows the containers of the former."""
+"""Docker Engines: one for the run, and engines for single tests; and a resolver for the containers of the former."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MakeEngine = Callable[[], Engine]
 
 @pytest.fixture
 def short_path() -> Iterator[Path]:
-    """A directory whose path is short, because a socket's has 108 bytes at most; pytest's own may be longer."""
+    """A directory with a short path: that of a socket has at most 108 bytes, and pytest's directories may be longer."""
     with _short_path() as path:
         yield path
 
@@ -36,7 +36,7 @@ def _short_path() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def docker_engine() -> Iterator[Engine]:
-    """One engine for all tests; take `engine`, which is this one without the containers of others."""
+    """One engine for all tests; use `engine`, which is the same without the containers of other tests."""
     if why := missing():
         pytest.skip(why)
     with _short_path() as path:
@@ -58,7 +58,7 @@ def engine(docker_engine: Engine) -> Iterator[Engine]:
 
 @pytest.fixture(scope="session")
 def running_podman() -> Iterator[Podman]:
-    """One podman service for all tests; take `podman`, which is this one without the containers of others."""
+    """One podman service for all tests; use `podman`, which is the same without the containers of other tests."""
     if why := podman_service.missing():
         pytest.skip(why)
     with _short_path() as path:
@@ -80,7 +80,7 @@ def podman(running_podman: Podman) -> Iterator[Podman]:
 
 @pytest.fixture
 def make_engine(home: ns.Netns, short_path: Path) -> Iterator[MakeEngine]:
-    """Makes engines in the test's own namespace, which are yet to be started."""
+    """Create engines in the test's own namespace, without starting them."""
     if why := missing():
         pytest.skip(why)
     made: list[Engine] = []

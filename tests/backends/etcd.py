@@ -1,4 +1,4 @@
-"""Real etcd servers on loopback, and etcdctl or HTTP as a witness and a writer that vethlib has no part in."""
+"""Real etcd servers on the loopback, with etcdctl or HTTP as a witness and writer independent of vethlib."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.programs import freeze
 
 __all__ = ["ROOT", "Cluster", "Etcd", "Tls", "missing"]
 
-ROOT = "root", "t0p/s:cr@t"  # who may do everything, where a password is asked for
+ROOT = "root", "t0p/s:cr@t"  # may do everything, if authentication is enabled
 _SPEED = ("--unsafe-no-fsync", "--heartbeat-interval", "10", "--election-timeout", "100", "--bcrypt-cost", "4")
 _UP = 30.0  # seconds
 
@@ -33,7 +33,7 @@ def missing() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """Files of certificates: of a server that asks its clients for one, where `asks` is set, and of such a client."""
+    """Certificate files: of a server, which asks clients for certificates if `asks` is set, and of such a client."""
 
     cacert: Path
     server_cert: Path
@@ -59,12 +59,12 @@ class Tls:
 
     @property
     def query(self) -> str:
-        """What a URL has to say of it."""
+        """The part of a URL for it."""
         return f"?cacert={self.cacert}" + (f"&cert={self.cert}&key={self.key}" if self.asks else "")
 
 
 class Etcd:
-    """A server that keeps its data in `directory`, and its ports as long as the test run; :meth:`start` starts it."""
+    """A server with its data in `directory`, and with the same ports for the whole run; :meth:`start` starts it."""
 
     def __init__(self, directory: Path, *options: str, tls: Tls | None = None, name: str = "alone") -> None:
         self.name = name
@@ -84,7 +84,7 @@ class Etcd:
     # --- the process
 
     def start(self, *options: str) -> None:
-        """Start it, and wait until it serves. `options` are for this time."""
+        """Start it, and wait until it serves. `options` are for this start only."""
         self.begin(*options)
         self.wait()
 
@@ -102,7 +102,7 @@ class Etcd:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
 
     def wait(self, *, alone: bool = False) -> None:
-        """Wait until it serves; `alone`, only until it would, if there were enough others."""
+        """Wait until it serves; if `alone`, only until it would serve with enough other members."""
         deadline = time.monotonic() + _UP
         while self._health_told() not in ((200, 503) if alone else (200,)):
             assert self._process is not None
@@ -114,8 +114,8 @@ class Etcd:
             time.sleep(0.005)
 
     def _health_told(self) -> int:
-        """The HTTP status of its health; 0 for no answer."""
-        # The answer is put off by up to a second where a leader is yet to be found: it is better to ask again.
+        """Return the HTTP status of its health check; 0 for no answer."""
+        # While there is no leader, the answer is delayed by up to a second, so it is better to ask again.
         connection = http.client.HTTPConnection(*self._health, timeout=0.25)
         try:
             connection.request("GET", "/health")
@@ -130,7 +130,7 @@ class Etcd:
         return self._process is not None and not self._paused
 
     def kill(self) -> None:
-        """End it as a crash does; if it does not run, nothing."""
+        """End it as a crash does; do nothing if it is not running."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:
@@ -160,12 +160,12 @@ class Etcd:
         self._user = None
 
     def close(self) -> None:
-        """Kill it, and leave nothing but its log: an empty etcd takes 128 MB on the disk, and tests are many."""
+        """Kill it, and keep only its log: an empty etcd takes 128 MB of disk space, and there are many tests."""
         self.wipe()
         self.data.with_suffix(".backup").unlink(missing_ok=True)
 
     def pause(self) -> None:
-        """Have it do nothing, while the kernel goes on to take connections for it."""
+        """Stop it, while the kernel continues to accept connections for it."""
         assert self._process is not None
         freeze(self._process.pid)
         self._paused = True
@@ -187,7 +187,7 @@ class Etcd:
         return f"etcd://{self.endpoint}{self.tls.query if self.tls else ''}"
 
     def ctl(self, *args: str, stdin: str | bytes = "") -> str:
-        """What etcdctl says; as root, where somebody has to be named. Raises AssertionError with its complaints."""
+        """Return the output of etcdctl, run as root with authentication. Raises AssertionError with its errors."""
         command = ["etcdctl", "--endpoints", self.endpoint, *(self.tls.of_client if self.tls else ())]
         env = {"PATH": os.environ["PATH"], "ETCDCTL_API": "3"}
         if self._user is not None:
@@ -198,9 +198,9 @@ class Etcd:
         return done.stdout.decode()
 
     def _ask(self, what: str, **question: str) -> Any:
-        """The answer of its HTTP gateway, because etcdctl takes 40 ms of a processor to start.
+        """Return the answer of its HTTP gateway, because starting etcdctl takes 40 ms of processor time.
 
-        None where it is better to ask etcdctl, which can prove who asks, has patience, and explains.
+        None if it is better to use etcdctl, which can authenticate, waits, and explains errors.
         """
         if self.tls is not None or self._user is not None:
             return None
@@ -229,14 +229,14 @@ class Etcd:
         return int(self.ctl("del", "--prefix", "--", prefix) if told is None else told.get("deleted", 0))
 
     def values(self, prefix: str) -> dict[bytes, bytes]:
-        """What is at the keys that begin so."""
+        """Return the values of the keys with this prefix."""
         told = self._ask("range", **_beginning_with(prefix))
         if told is None:
             told = json.loads(self.ctl("get", "--prefix", "-w", "json", "--", prefix))
         return {base64.b64decode(one["key"]): base64.b64decode(one.get("value", "")) for one in told.get("kvs", ())}
 
     def txn(self, *operations: str) -> None:
-        """Do these, written as etcdctl has them, in one transaction."""
+        """Carry out these operations, in the syntax of etcdctl, in one transaction."""
         told = self.ctl("txn", stdin="\n" + "\n".join(operations) + "\n\n\n")
         assert told.startswith("SUCCESS"), told
 
@@ -257,13 +257,13 @@ class Etcd:
         self.ctl("compaction", "--physical", "--", str(self.revision))
 
     def save(self) -> Path:
-        """A backup of all there is; the file."""
+        """Save a backup of all data; return the file."""
         file = self.data.with_suffix(".backup")
         self.ctl("snapshot", "save", str(file))
         return file
 
     def restore(self, backup: Path) -> None:
-        """Kill it, and put its data back to what they were then."""
+        """Kill it, and restore its data from a backup."""
         self.wipe()
         where = ("--data-dir", str(self.data), "--name", self.name, *self._cluster)
         self.ctl("snapshot", "restore", str(backup), *where, "--initial-advertise-peer-urls", self.peer_url)
@@ -271,13 +271,13 @@ class Etcd:
     def fill(
         self, values: Mapping[str, str | bytes] | Mapping[str, str] | Mapping[bytes, str], *, at_once: int = 100
     ) -> None:
-        """Put many, so many in one transaction: through its HTTP gateway, since etcdctl takes 40 ms to start."""
+        """Put many keys, in large transactions, through its HTTP gateway, because etcdctl takes 40 ms to start."""
         self.transact(
             ({"requestPut": {"key": _b64(key), "value": _b64(value)}} for key, value in values.items()), at_once
         )
 
     def empty(self, keys: Iterable[str | bytes], *, at_once: int = 100) -> None:
-        """Delete many, likewise."""
+        """Delete many keys in the same way."""
         self.transact(({"requestDeleteRange": {"key": _b64(key)}} for key in keys), at_once)
 
     def transact(self, operations: Iterable[dict[str, Any]], at_once: int) -> None:
@@ -304,7 +304,7 @@ class Etcd:
         self._user = ROOT
 
     def add_user(self, name: str, password: str, *prefixes: str, kind: str = "readwrite") -> None:
-        """A user who may read and write the keys that begin with these."""
+        """Add a user who may read and write the keys with these prefixes."""
         self.ctl("user", "add", "--interactive=false", name, stdin=password + "\n")
         self.ctl("role", "add", name)
         self.grant(name, *prefixes, kind=kind)
@@ -320,7 +320,7 @@ def _b64(text: str | bytes) -> str:
 
 
 def _beginning_with(prefix: str) -> dict[str, str]:
-    """The keys of a range, as etcd has them: up to the one that comes after all that begin so, or all there are."""
+    """Return the range of all keys with this prefix, or of all keys, in etcd's form: up to the first key after them."""
     if not prefix:
         return {"key": _b64(b"\0"), "range_end": _b64(b"\0")}
     *first, last = prefix.encode()
@@ -328,20 +328,20 @@ def _beginning_with(prefix: str) -> dict[str, str]:
 
 
 class Cluster:
-    """Three servers that are one etcd. :meth:`start` starts them."""
+    """Three servers that form one etcd. :meth:`start` starts them."""
 
     def __init__(self, directory: Path) -> None:
-        # Without a vote before the vote, one that was alone for a while upsets those that have elected a leader since.
+        # Without a pre-vote, a member that was isolated disturbs the others, which have elected a leader since.
         self.members = [Etcd(directory, "--pre-vote", name=name) for name in ("one", "two", "three")]
         all_of_them = ",".join(f"{member.name}={member.peer_url}" for member in self.members)
         for member in self.members:
             member._cluster = "--initial-cluster", all_of_them
 
     def start(self) -> None:
-        """Start those that do not run, and wait until each serves, and all take the same one for their leader."""
+        """Start those that are not running, and wait until each serves, and all have the same leader."""
         begun = [member for member in self.members if member._process is None]
         for member in begun:
-            # One after the other: those that begin at once wait a second for each other's answer.
+            # One after another: members that start at the same time wait a second for each other's answer.
             member.begin()
             member.wait(alone=True)
         for member in begun:
@@ -365,7 +365,7 @@ class Cluster:
         return f"etcd://{','.join(member.endpoint for member in self.members)}"
 
     def leader(self) -> Etcd:
-        """The one that leads, of those that run; waits for there to be one."""
+        """Return the leader among the running members; wait until there is one."""
         deadline = time.monotonic() + _UP
         while time.monotonic() < deadline:
             for member in self.members:
@@ -381,7 +381,7 @@ class Cluster:
         return [member for member in self.members if member.runs and member is not leader]
 
     def move_leader(self) -> Etcd:
-        """Have another one lead, which is returned."""
+        """Make another member the leader, and return it."""
         before, after = self.leader(), self.followers()[0]
         before.ctl("move-leader", f"{after.status['header']['member_id']:x}")
         return after

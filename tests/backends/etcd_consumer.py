@@ -1,4 +1,4 @@
-"""One who follows a store in etcd as an agent does, knows what it was told, and believes none of it unchecked."""
+"""Follow a store in etcd as an agent does, remember all news, and check each of them."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ def many(count: int, first: int = 0, **fields: Any) -> dict[str, str]:
 
 
 def wanted(etcd: Etcd) -> dict[str, Any]:
-    """What is in etcd, by name: what etcdctl says of that. All of it has to be good, and in the strict form."""
+    """Return the content of etcd by name, as etcdctl reports it. All values must be valid, and in the strict form."""
     return {each.decode().removeprefix(PREFIX): json.loads(raw) for each, raw in etcd.values(PREFIX).items()}
 
 
 def changes(found: Iterable[StoreEvent]) -> list[str]:
-    """The names of what changed, in order; of what went, with a "-"."""
+    """Return the names of the changes, in order; deletions with a "-"."""
     return [one.name if one.value else f"-{one.name}" for one in found if isinstance(one, Change)]
 
 
 class Consumer:
-    """Applies the news of a `store`, and checks of each that it is news, and that it may come then."""
+    """Applies the news of a `store`, and checks that each is new, and permitted at that time."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -63,7 +63,7 @@ class Consumer:
         return self._take(news(self.store, timeout))
 
     def wait(self, condition: Callable[[], bool], timeout: float = 30.0) -> list[StoreEvent]:
-        """Hear news until `condition` holds, and return them all."""
+        """Receive news until `condition` holds, and return them all."""
         found: list[StoreEvent] = []
         deadline = time.monotonic() + timeout
         while not condition():
@@ -73,12 +73,12 @@ class Consumer:
         return found
 
     def wait_for_outage(self, timeout: float = 30.0) -> StoreCode:
-        """Hear news until one is an outage; its code."""
+        """Receive news until there is an outage; return its code."""
         self.wait(lambda: bool(self.outage), timeout)
         return next(one.code for one in reversed(self.told) if isinstance(one, Outage))
 
     def come_to(self, etcd: Etcd, timeout: float = 30.0) -> list[StoreEvent]:
-        """Hear news until nothing else is known than what is there, and check that this is all; what was told."""
+        """Receive news until the known content equals the real one, and check that these are all; return the news."""
         there = wanted(etcd)
         found = self.wait(lambda: self.known == there and not self.outage, timeout)
         more = self.wait_a_while()
@@ -86,12 +86,12 @@ class Consumer:
         return found
 
     def wait_a_while(self, seconds: float = 0.15) -> list[StoreEvent]:
-        """What is told within so long."""
+        """Return the news within this time."""
         return self._take(self.store.read()) if is_readable(self.store, seconds) else []
 
     @property
     def known(self) -> dict[str, Any] | None:
-        """What is known, by name, as it is written; a value that was refused is None."""
+        """Return the known values by name, as written; a value that was refused is None."""
         if self.values is None:
             return None
         return {name: parsed.interface and to_dict(parsed.interface) for name, parsed in self.values.items()}

@@ -1,4 +1,4 @@
-"""A server that speaks etcd's protocol, and says what a test wants: what no etcd does on demand."""
+"""A server with etcd's protocol that gives any answers a test needs, which no etcd gives on demand."""
 
 from __future__ import annotations
 

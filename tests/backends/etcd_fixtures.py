@@ -48,7 +48,7 @@ def etcd(make_etcd: MakeEtcd) -> Etcd:
 
 @pytest.fixture
 def etcd_with_auth(etcd: Etcd) -> Etcd:
-    """One that wants to know who asks."""
+    """A server with authentication."""
     etcd.enable_auth()
     return etcd
 
@@ -68,10 +68,10 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 @pytest.fixture
 def nothing_open() -> Iterator[None]:
-    """Checks that the test leaves no descriptor and no thread: gRPC's end a little after the last connection."""
+    """Check that the test leaves no descriptor and no thread; gRPC's end shortly after the last connection."""
     fds, threads = open_fds(), set(threading.enumerate())
     yield
-    # Fewer, where those of a test before this one were yet to end.
+    # There may be fewer, if those of an earlier test had not ended yet.
     assert poll(lambda: open_fds() <= fds), "a file descriptor was leaked"
     assert poll(lambda: set(threading.enumerate()) <= threads), set(threading.enumerate()) - threads
 
@@ -98,7 +98,7 @@ def proxy(etcd: Etcd, make_proxy: MakeProxy) -> Proxy:
 
 @pytest.fixture
 def follow(nothing_open: None, caplog: pytest.LogCaptureFixture) -> Iterator[Follow]:
-    """Follows the store of a URL; every store is closed with the test. None may have met what it was not made for."""
+    """Follow the store of a URL; all stores are closed with the test. None may have had an unexpected error."""
     from vethlib.agent.stores.etcd.store import EtcdStore
 
     made: list[Consumer] = []

@@ -1,4 +1,4 @@
-"""A real podman service of the tests' own, beside Docker's engine: spoken to by the same bare HTTP."""
+"""A real podman service of the tests' own, beside Docker's engine, used over the same bare HTTP."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vethlib.follow.docker.containers import VARIABLE
 __all__ = ["Podman", "missing"]
 
 _PROGRAMS = {"podman": "podman", "conmon": "conmon", "busybox": "busybox-static"}
-_LIFE: Final = 900  # seconds of a container at most: none is for ever where the tests are killed
+_LIFE: Final = 900  # seconds, so that no container runs for ever if the tests are killed
 
 # Locks in files, because those in shared memory are one file of the host's. The limits are below anybody's own.
 _CONTAINERS_CONF = """\
@@ -62,10 +62,10 @@ def _runtime() -> str:
 
 
 class Podman(Engine):
-    """A podman service in `directory`, in the namespaces of whoever makes this; :meth:`up` starts it.
+    """A podman service in `directory`, in the namespaces of the process that creates this; :meth:`up` starts it.
 
-    Its containers are none of its own processes' children: what ends it, but for :meth:`down`, leaves them running.
-    All it needs is in `directory`: no image and no network, so that no cache of the host's is touched.
+    Its containers are not children of its own processes: unless it is ended by :meth:`down`, they keep running.
+    Everything that it needs is in `directory`; there is no image and no network, so no cache of the host is touched.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -85,7 +85,7 @@ class Podman(Engine):
             return
         self._prepare()
         Path(self.socket).unlink(missing_ok=True)
-        # It outlives a test, and is not to keep the namespace that this was called in.
+        # It outlives a test, and must not keep the namespace alive in which this is called.
         with ns.entered(self._home), (self._directory / "log").open("ab") as log:
             self._service = subprocess.Popen(
                 self._command(), env=self._environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
@@ -119,7 +119,7 @@ class Podman(Engine):
             try:
                 return super().api(method, target, body)
             except AssertionError as error:
-                # What is left of a container's last process is cleaned up by a process of podman's, which may be late.
+                # A process of podman cleans up after the last process of a container, and may be late.
                 if "already exists: OCI runtime error" not in str(error) or time.monotonic() > deadline:
                     raise
             time.sleep(0.05)

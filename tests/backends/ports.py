@@ -7,13 +7,13 @@ import socket
 
 __all__ = ["free_port"]
 
-# Below those that the kernel gives to clients (net.ipv4.ip_local_port_range, from 32768): one who tries to reach a
-# server that is down, over and over, is some day given the very port that it calls, and reaches itself.
+# Below those that the kernel gives to clients (net.ipv4.ip_local_port_range, from 32768): a client that tries again and
+# again to reach a server that is down would some day get the very port that it calls, and reach itself.
 _PORTS = itertools.count(21000)
 
 
 def free_port() -> int:
-    """A port that nobody in this test run was given yet, and that nobody listens at."""
+    """Return a port that has not been given out in this test run, and that nobody listens on."""
     for port in _PORTS:
         with socket.socket() as one:
             one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

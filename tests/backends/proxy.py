@@ -1,4 +1,4 @@
-"""A network between a client and a server that does what networks do: it cuts, refuses, goes silent, and comes back."""
+"""A network between a client and a server that fails as networks do: it cuts, refuses, goes silent, and recovers."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ __all__ = ["Proxy"]
 
 T = TypeVar("T")
 _CHUNK = 65536
-_FULL = 1 << 20  # bytes held for one who does not take them, until no more are read
+_FULL = 1 << 20  # bytes held for a receiver that does not read, before no more are read from the sender
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close at once, with an RST
 
 
 @dataclass(eq=False)
 class _Way:
-    """One direction of a connection: what has come from `source`, and has not gone to `sink` yet."""
+    """One direction of a connection: the bytes received from `source` and not yet sent to `sink`."""
 
     source: socket.socket
     sink: socket.socket
@@ -53,9 +53,9 @@ class _Pair:
 
 
 class Proxy:
-    """Listens at `address`, also in another namespace, and passes all on to `target`, and back.
+    """Listens at `address`, perhaps in another namespace, and passes everything on to `target`, and back.
 
-    One thread does all, and does what it is told between two pieces of it: when :meth:`cut` returns, all are cut.
+    A single thread does this, and carries out orders between two steps: when :meth:`cut` returns, all are cut.
     """
 
     def __init__(self, target: tuple[str, int], netns: ns.Netns | str = "", *, query: str = "") -> None:
@@ -134,19 +134,19 @@ class Proxy:
         self._do(self._listen)
 
     def silence(self, *, up: bool = True, down: bool = True) -> None:
-        """Let nothing through, on old connections and new ones; not even that one has ended. It is kept."""
+        """Let nothing through, on old and new connections, not even their end; everything is held."""
         self._do(lambda: self._set_silent(up=up, down=down))
 
     def speak(self) -> None:
-        """Let through again; what was kept comes late, as what TCP sends again does."""
+        """Let everything through again; what was held arrives late, like TCP retransmissions."""
         self._do(lambda: self._set_silent(up=False, down=False))
 
     def slow_down(self, rate: float) -> None:
-        """Pass on no more than so many bytes in a second from the server, over all connections; 0: as many as come."""
+        """Pass on no more than this many bytes per second from the server, over all connections; 0: no limit."""
         self._do(lambda: self._set_rate(rate))
 
     def cut_after(self, count: int) -> None:
-        """Reset the first connection that has passed so many bytes from the server from now on, then, and no other."""
+        """Reset the first connection that passes this many bytes from the server from now on, and no other."""
         self._do(lambda: self._set_limit(count))
 
     def close(self) -> None:
@@ -158,7 +158,7 @@ class Proxy:
     # --- in the thread
 
     def _do(self, order: Callable[[], T]) -> T:
-        """Have the thread do that, and wait until it has."""
+        """Have the thread do that, and wait until it is done."""
         answers: queue.SimpleQueue[T | BaseException] = queue.SimpleQueue()
 
         def obey() -> bool:
@@ -214,7 +214,7 @@ class Proxy:
 
     def _deafen(self) -> None:
         self._selector.unregister(self._listener)
-        # It is no listener any more, but keeps its port (inet_shutdown, net/ipv4/af_inet.c).
+        # It is no longer a listener, but keeps its port (inet_shutdown, net/ipv4/af_inet.c).
         self._listener.shutdown(socket.SHUT_RDWR)
 
     def _take(self) -> None:
@@ -232,7 +232,7 @@ class Proxy:
         self._pairs.append(pair)
 
     def _register(self, pair: _Pair) -> None:
-        """Wait for what is to be waited for with a connection."""
+        """Register the events to wait for on a connection."""
         for here, there in ((pair.up, pair.down), (pair.down, pair.up)):
             events = 0
             if not here.ended and (len(here.held) < _FULL or self._is_silent(here)):
@@ -255,7 +255,7 @@ class Proxy:
         return not self._is_silent(way) and bool(way.held or (way.ended and not way.shut))
 
     def _allow_more(self) -> None:
-        """What was not used does not pile up."""
+        """Renew the allowance; unused bytes do not accumulate."""
         now = time.monotonic()
         self._allowance = min(self._allowance + (now - self._counted_at) * self._rate, 0.05 * self._rate)
         self._counted_at = now
@@ -349,7 +349,7 @@ def _shut(one: socket.socket) -> None:
 
 
 def _drain(one: socket.socket) -> None:
-    """Wait until the other side has all that was sent; one that does not read does not get it."""
+    """Wait until the other side has received everything; a side that does not read does not get it."""
     deadline = time.monotonic() + 1
     while struct.unpack("i", ioctl(one, termios.TIOCOUTQ, bytes(4)))[0] and time.monotonic() < deadline:
         time.sleep(0.001)

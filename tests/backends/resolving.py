@@ -1,4 +1,4 @@
-"""Asking a resolver in tests, and waiting for its answers by its descriptor."""
+"""Ask a resolver in tests, and wait for its answers by its descriptor."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ NOT_RUNNING = "microservice vnf1 is not running"
 
 
 class Said(str):
-    """What a resolver answers, or why it does not; the latter also as a code."""
+    """The answer of a resolver, or why there is none, also as a code."""
 
     code = ""
 
 
 def answer(resolver: DockerResolver, label: str = "vnf1") -> Said:
-    """What it answers, or why it does not."""
+    """Return its answer, or why there is none."""
     try:
         return Said(resolver(label))
     except NetnsNotFound as error:
@@ -36,7 +36,7 @@ def answer(resolver: DockerResolver, label: str = "vnf1") -> Said:
 def until(
     resolver: DockerResolver, expected: Callable[[Said], object] | str, within: float = 90.0, label: str = "vnf1"
 ) -> float:
-    """Wait by its descriptor for an answer; returns how many seconds that took."""
+    """Wait for an answer by its descriptor; return how many seconds that took."""
     began = time.monotonic()
     patience = Patience(within)
     resolver.changed()

@@ -1,4 +1,4 @@
-"""vethctl agent beside a Docker Engine, as a process; and what vethctl status and doctor say of it."""
+"""vethctl agent with a Docker Engine, as a process; and the output of vethctl status and doctor about it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A resolver beside engines that answer oddly: a container's trouble is its own, and no event's name is trusted."""
+"""A resolver with engines that answer oddly: an odd container affects no other, and no event's name is trusted."""
 
 from __future__ import annotations
 

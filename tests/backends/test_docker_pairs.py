@@ -1,4 +1,4 @@
-"""Pairs into containers, kept by a configurator: they come and go with the containers, and outlive the engine."""
+"""Pairs into containers, kept by a configurator: they start and end with the containers, and outlive the engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A resolver beside a real Docker Engine: whatever happens to containers and to the engine, its answers follow."""
+"""A resolver with a real Docker Engine: its answers follow everything that happens to containers and the engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pages of the documentation that take an etcd or a container engine: what they say is run, and does what they say."""
+"""Pages of the documentation that need an etcd or a container engine: their examples run as described."""
 
 from __future__ import annotations
 

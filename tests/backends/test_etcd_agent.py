@@ -1,4 +1,4 @@
-"""vethctl agent on etcd, as a process on a host of its own; what is configured is written by etcdctl alone."""
+"""vethctl agent on etcd, as a process on a separate host; only etcdctl writes the configuration."""
 
 from __future__ import annotations
 

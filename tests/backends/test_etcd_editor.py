@@ -1,4 +1,4 @@
-"""Editing configuration in a real etcd: what etcdctl then finds, and what a store that follows is told."""
+"""Editing configuration in a real etcd: what etcdctl then finds, and the news of a store that follows."""
 
 from __future__ import annotations
 

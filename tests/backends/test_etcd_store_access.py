@@ -1,4 +1,4 @@
-"""The etcd store and a server that wants to know who asks, or is not who it should be; and passwords nobody may see."""
+"""The etcd store with authentication, and with a wrong server; and passwords, which nobody may see."""
 
 from __future__ import annotations
 

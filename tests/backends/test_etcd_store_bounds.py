@@ -1,4 +1,4 @@
-"""What a store in etcd may hold, and a server say: whatever it is, its cost is bounded, and what fits is there."""
+"""Bounds for the content of a store in etcd and for a server's answers: costs are limited, and what fits is read."""
 
 from __future__ import annotations
 

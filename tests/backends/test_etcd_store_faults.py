@@ -1,4 +1,4 @@
-"""The etcd store when its server or the network fails: an outage changes nothing, and then nothing is lost or twice."""
+"""The etcd store when its server or the network fails: an outage changes nothing, loses nothing, repeats nothing."""
 
 from __future__ import annotations
 

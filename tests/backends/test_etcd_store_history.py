@@ -1,4 +1,4 @@
-"""The etcd store and history that is given up, wiped or restored: what is different then is told, and nothing else."""
+"""The etcd store and history that is compacted, wiped or restored: only the differences are reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an agent says in etcd stays there, and stays right, whatever others write, delete or refuse."""
+"""Statuses of an agent in etcd stay there, and stay right, whatever others write, delete or refuse."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an agent says of itself and its interfaces in etcd: there while it lives, and not a lease longer."""
+"""What an agent publishes about itself and its interfaces in etcd exists while it runs, plus at most a lease."""
 
 from __future__ import annotations
 

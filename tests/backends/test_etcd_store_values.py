@@ -1,4 +1,4 @@
-"""What others write below a label's keys: told on its key, good or bad, and never at the cost of its neighbours."""
+"""Values that others write below a label's keys are reported by key, valid or not, and never affect others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many agents on one etcd, each with a host of its own: all start, all follow, and none has anything of another's."""
+"""Many agents on one etcd, each with its own host: all start, all follow, and none gets anything of another."""
 
 from __future__ import annotations
 

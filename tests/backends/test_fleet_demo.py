@@ -1,4 +1,4 @@
-"""``make fleet-demo``, as whoever tries it sees it."""
+"""``make fleet-demo``, as its users see it."""
 
 from __future__ import annotations
 

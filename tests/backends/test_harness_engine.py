@@ -1,4 +1,4 @@
-"""The engines that the tests stand on take nothing that is not theirs, and give all of it back."""
+"""The engines of the tests use only what is theirs, and release all of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The servers and the network that the tests of the etcd store stand on do what those tests take them to do."""
+"""The servers and the network for the tests of the etcd store behave as those tests assume."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A page of the documentation, as what runs in it: the fenced blocks of a Markdown file.
+"""The runnable parts of a page of the documentation: the fenced blocks of a Markdown file.
 
 What a block is, its fence says:
 

@@ -1,4 +1,4 @@
-"""Running a page: each step in turn, until one does not do what the page says."""
+"""Run a page: each step in turn, until one does not do what the page describes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks the types of all Python in the pages and docstrings: ``python -m tests.docs.typed``, part of ``make check``.
+"""Check the types of all Python in the pages and docstrings: ``python -m tests.docs.typed``, part of ``make check``.
 
 Each example becomes a file below .build, and mypy checks them all at once. One of a page is a whole program. One of a
 docstring may use what its readers have at hand: the public names, those of its own module, and the objects of

@@ -1,4 +1,4 @@
-"""What a page runs in: a bash in namespaces of its own, from which nothing of the host is changed.
+"""The environment in which a page runs: a bash in its own namespaces, which cannot change anything on the host.
 
 ``python -m tests.docs.world`` goes into them and runs that bash:
 

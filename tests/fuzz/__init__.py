@@ -1,4 +1,4 @@
-"""A fuzzer of all that reads what others have written: a kernel's messages, values, files, texts of a command line.
+"""A fuzzer for all readers of foreign input: a kernel's messages, values, files, texts of a command line.
 
 ``make fuzz SECONDS=60``, or ``python -m tests.fuzz --help``. What it is made of: `engine` tries cases and judges them,
 `mutation` makes them out of seeds, `netlink`, `values` and `texts` are the targets. ``corpus/TARGET/`` has inputs that

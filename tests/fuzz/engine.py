@@ -1,4 +1,4 @@
-"""Trying cases on a target, and judging what becomes of them.
+"""Try cases on a target, and judge the results.
 
 1. A case is bytes, made from the seeds of a target by its mutation; the random numbers begin at a seed that is told.
 2. It is a finding if anything is raised but what the reader documents, if it takes more CPU time than the target's
@@ -51,7 +51,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Finding:
-    """A case, and what is wrong with what it did."""
+    """A case, and what is wrong with its result."""
 
     target: str
     case: bytes

@@ -1,4 +1,4 @@
-"""Making cases: of bytes, of netlink attributes, of texts and of JSON values. Each knows the structure it breaks."""
+"""Make cases of bytes, of netlink attributes, of texts and of JSON values. Each maker knows the structure it breaks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MOST = 1 << 17  # bytes of a case: more than a datagram has
 
 
 def raw(random: Random, data: bytes) -> bytes:
-    """A few changes that know nothing of what the bytes mean."""
+    """Make a few changes regardless of the meaning of the bytes."""
     changed = bytearray(data)
     for _ in range(random.choice((1, 1, 1, 2, 4, 8))):
         at = random.randrange(len(changed) + 1)

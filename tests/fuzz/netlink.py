@@ -1,4 +1,4 @@
-"""What reads what the kernel sends: each body by its reader, datagrams by an exchange, events by a table of links."""
+"""Readers of the kernel's messages: each body by its reader, datagrams by an exchange, events by a table of links."""
 
 from __future__ import annotations
 

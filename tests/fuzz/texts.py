@@ -1,4 +1,4 @@
-"""What reads texts: of a command line, of a topology, of URLs, and the marks that links bear."""
+"""Readers of texts: of a command line, of a topology, of URLs, and of the marks of links."""
 
 from __future__ import annotations
 

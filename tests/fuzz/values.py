@@ -1,4 +1,4 @@
-"""What reads values that a store holds, and statuses that others may have written."""
+"""Readers of the values in a store, and of statuses that others may have written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Addresses as others give them to a link and as ``ip`` shows them, and texts of many kinds of them."""
+"""Addresses as other programs give them to a link, and as ``ip`` shows them; and texts of many kinds of addresses."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ often = settings(
 
 
 def there(name: str = "va", netns: str = "") -> list[str]:
-    """Every address as ``ip`` writes it, in the kernel's order, but the one that the kernel makes of the MAC."""
+    """Return every address as ``ip`` writes it, in the kernel's order, except the one generated from the MAC."""
     return [_text(one) for one in seen(name, netns)["addr_info"] if not is_kernels(one)]
 
 
@@ -52,7 +52,7 @@ def _text(one: dict[str, Any]) -> str:
 
 
 def is_kernels(one: dict[str, Any]) -> bool:
-    """Whether it is made of a MAC: those of these tests are short."""
+    """Return whether an address was generated from a MAC: those of these tests are short."""
     return bool(one["local"].startswith("fe80:") and len(one["local"]) > len("fe80::77") and one["prefixlen"] == 64)
 
 
@@ -62,7 +62,7 @@ def by_hand(*texts: str, name: str = "va") -> None:
 
 
 def lasting() -> list[dict[str, Any]]:
-    """The addresses, with all but their age and how far IPv6 has got with them."""
+    """Return the addresses without their age and the progress of IPv6."""
     found = [one for one in seen("va")["addr_info"] if not is_kernels(one)]
     for one in found:
         one.pop("tentative", None)

@@ -1,4 +1,4 @@
-"""vethctl agent in a process of its own, whose service manager the test is."""
+"""Run vethctl agent in a separate process, with the test as its service manager."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from vethlib.agent.stores.agentreport import read_report
 ROOT = Path(__file__).parents[2]
 VETHCTL = [sys.executable, "-m", "vethlib"]
 LABEL = "tested"
-PATIENCE = 300  # seconds to start, to say anything, or to end; an emulated and busy machine needs 60
+PATIENCE = 300  # seconds to start, to print anything, or to end; a busy emulated machine needs 60
 _agents = count()
 
 
 class Agent:
-    """A running vethctl agent, and what it tells its service manager."""
+    """A running vethctl agent, and its notifications to the service manager."""
 
     def __init__(self, directory: Path, *options: str, **environment: str) -> None:
         self.store = directory / "store"
         self.status = directory / "status"
         self.errors = directory / "errors"
         self._manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        # An address has 107 bytes, and a temporary directory may have more.
+        # The address of a socket has at most 107 bytes, and the path of a temporary directory may be longer.
         address = f"vethlib-tests/{os.getpid()}/{next(_agents)}"
         self._manager.bind(f"\0{address}")
         self._manager.settimeout(PATIENCE)
         command = [*VETHCTL, "agent", "--store", f"dir:{self.store}", "--label", LABEL]
         command += ["--status-dir", str(self.status), *options]
-        # Not under our own manager, whatever runs us.
+        # Not under the service manager of the test run, if there is one.
         env = {key: text for key, text in os.environ.items() if key != "JOURNAL_STREAM"}
         with self.errors.open("ab") as errors:
             self.process = subprocess.Popen(
@@ -77,14 +77,14 @@ def vethctl(*argv: str) -> subprocess.CompletedProcess[str]:
 
 
 def status(agent: Agent, *argv: str) -> subprocess.CompletedProcess[str]:
-    """Run vethctl status, which needs no process of its own: to start one takes longer than what it does."""
+    """Run vethctl status in this process, because starting another one takes longer than the command."""
     command = ["status", "--label", LABEL, "--status-dir", str(agent.status), *argv]
     done = said(*command)
     return subprocess.CompletedProcess(command, done.code, done.out, done.err)
 
 
 def entry_of(agent: Agent, name: str) -> dict[str, Any]:
-    """Return what `vethctl status --json` says of one interface."""
+    """Return the entry of one interface in `vethctl status --json`."""
     (entry,) = json.loads(status(agent, name, "--json").stdout)
     found: dict[str, Any] = entry
     return found

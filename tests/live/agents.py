@@ -1,4 +1,4 @@
-"""Agents in processes of their own, on a directory, which tests end as they like."""
+"""Agents on a directory, in separate processes that tests can end in any way."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LABEL = "agents"
 
 
 def run_agent(store: Path, *, once: bool = False) -> None:
-    """An agent in this process, until it is told to stop."""
+    """Run an agent in this process until it is told to stop."""
     directory = DirectoryStore(store, status_dir=store / "status")
     with Session() as session, Configurator(session, label=LABEL) as configurator:
         asyncio.run(Service(configurator, directory, once=once).run())
@@ -27,7 +27,7 @@ def run_agent(store: Path, *, once: bool = False) -> None:
 
 
 def started(store: Path) -> int:
-    """The pid of an agent in a process of its own, which has everything imported already."""
+    """Start an agent in a separate process, which has already imported everything; return its pid."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the service listens to it
     pid = os.fork()
     if pid:

@@ -1,4 +1,4 @@
-"""Answers of the kernel that are other than they were, whichever way a session asks."""
+"""Change answers of the kernel, whichever way a session asks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Edit = Callable[[OpenNetns, Sequence[bytes], list[Outcome]], list[Outcome]]
 
 
 def edit_answers(patch: pytest.MonkeyPatch, edit: Edit) -> None:
-    """Let `edit` say what the outcomes of some requests in a place are, given what they were."""
+    """Let `edit` replace the outcomes of some requests in a namespace, given the real ones."""
     exchange, ask, dump = Namespaces.exchange, Namespaces.ask, Namespaces.dump
     change, change_and_ask = Namespaces.change, Namespaces.change_and_ask
 
@@ -55,7 +55,7 @@ def refuse_all(patch: pytest.MonkeyPatch, outcome: Outcome) -> None:
 
 
 def refuse_opening(patch: pytest.MonkeyPatch, name: str, number: int) -> None:
-    """Let opening the named namespace fail with this errno."""
+    """Make opening the named namespace fail with this errno."""
 
     def refusing(path: str) -> Descriptor:
         if path == f"/run/netns/{name}":
@@ -66,7 +66,7 @@ def refuse_opening(patch: pytest.MonkeyPatch, name: str, number: int) -> None:
 
 
 def refuse_inside(patch: pytest.MonkeyPatch, identity: tuple[int, int], number: int) -> None:
-    """Let a socket in the namespace of that identity be refused with this errno, home's too."""
+    """Refuse a socket in the namespace of that identity with this errno, even in home."""
     socket, open_sockets = Namespaces.socket, Namespaces.open_sockets
 
     def refusing(self: Namespaces, place: OpenNetns) -> RtnlSocket:
@@ -82,7 +82,7 @@ def refuse_inside(patch: pytest.MonkeyPatch, identity: tuple[int, int], number: 
 
 
 def replace_with_same_number(name: str, patch: pytest.MonkeyPatch) -> None:
-    """Remove a named namespace and create another one, which has the inode number of the first, as often happens."""
+    """Remove a named namespace and create another with the inode number of the first, as often happens."""
     identity = ns.identity
     with ns.Netns.open(name) as before:
         ip("netns", "del", name)

@@ -1,4 +1,4 @@
-"""Short ways to write northbound interfaces and to bring a host to them."""
+"""Short forms for writing northbound interfaces and applying them to a host."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def value(name: str, peer: str, netns: str = "", **fields: Any) -> dict[str, Any]:
-    """An interface as its JSON file has it."""
+    """Return an interface as in its JSON file."""
     there = {"namespace": {"type": 2, "name": netns}} if netns else {}
     return {"name": name, "enabled": True, "veth": {"peer_if_name": peer}} | there | fields
 
@@ -43,7 +43,7 @@ def planned(
 
 
 def applied(session: Session, *interfaces: Interface, **how: Any) -> Execution:
-    """Apply, and check that everything went as planned and that applying again would do nothing."""
+    """Apply, and check that everything was done as planned and that applying again would do nothing."""
     made = planned(session, *interfaces, **how)
     execution = execute(session, made)
     assert execution.errors == []
@@ -57,7 +57,7 @@ def indexes(*links: tuple[str, str]) -> list[int]:
 
 
 def reaches(netns: str, address: str, other: str) -> bool:
-    """Whether a UDP datagram sent in one namespace arrives at `address`, which another has by then."""
+    """Return whether a UDP datagram from one namespace arrives at `address` in another, which may get it meanwhile."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with ns.entered(other):
         there = socket.socket(family, socket.SOCK_DGRAM)

@@ -1,4 +1,4 @@
-"""Things that are at a path, or are not, and of which none is a network namespace that can be opened."""
+"""Things at a path (or nothing there) that are not network namespaces that can be opened."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _is_in_openat(task: str) -> bool:
 
 @contextmanager
 def fifo_with_a_writer(path: Path) -> Iterator[Callable[[], bool]]:
-    """A FIFO for whose reader a writer waits; gives whether it does so still, and says at the end that it did."""
+    """A FIFO with a writer that waits for a reader; yields a check, and asserts at the end, that it still waits."""
     os.mkfifo(path)
     opened: list[int] = []
     writer = threading.Thread(target=lambda: opened.append(os.open(path, os.O_WRONLY)), daemon=True)
@@ -174,7 +174,7 @@ BAD: dict[str, Callable[[Path], Made]] = {
 
 @contextmanager
 def bad(kind: str, path: Path) -> Iterator[None]:
-    """One of them at `path`, and nothing there afterwards."""
+    """Put one of them at `path`, and remove it afterwards."""
     with BAD[kind](path):
         yield
     if os.path.lexists(path):
@@ -185,7 +185,7 @@ def bad(kind: str, path: Path) -> Iterator[None]:
 
 
 def within(seconds: float, work: Callable[[], object]) -> None:
-    """Do it, and fail if it took longer than this."""
+    """Call it, and fail if it takes longer than this."""
     began = time.monotonic()
     work()
     assert time.monotonic() - began < seconds

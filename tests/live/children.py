@@ -27,7 +27,7 @@ def in_a_child(function: Callable[[], object]) -> int:
 
 @contextmanager
 def staying(function: Callable[[], object]) -> Iterator[int]:
-    """A child that has run the function and keeps what it returned, until it is killed at the end; gives its pid."""
+    """Fork a child that runs the function and keeps its result until it is killed at the end; yields its pid."""
     told, tell = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -40,7 +40,7 @@ def staying(function: Callable[[], object]) -> Iterator[int]:
             traceback.print_exc()
         finally:
             os._exit(1)
-    os.close(tell)  # so that a child that has failed is not waited for
+    os.close(tell)  # so that nobody waits for a child that has failed
     try:
         with open(told, "rb") as end:
             assert end.read(1) == b"1", "the child has failed"

@@ -1,4 +1,4 @@
-"""What the tests of the configurator share: waiting for it by its descriptor, and ways to say what is wanted."""
+"""Shared by the tests of the configurator: waiting for it by its descriptor, and short forms for desired states."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from .applying import interface
 Statuses = dict[str, "Status | None"]
 
 NETNS_DIR = Path("/run/netns")
-SOON = 0.05  # seconds in which an event has to have had its effect
+SOON = 0.05  # seconds within which an event must have had its effect
 
 
 def by_pid(pid: int) -> Namespace:
@@ -47,12 +47,12 @@ def by_label(label: str) -> Namespace:
 
 
 def placed(name: str, peer: str, namespace: Namespace, **fields: Any) -> Interface:
-    """An enabled interface in a namespace that is not a named one."""
+    """Return an enabled interface in a namespace that is not a named namespace."""
     return Interface(name, peer, enabled=True, namespace=namespace, **fields)
 
 
 def pair(a: str, b: str, at: str = "", bt: str = "", **fields: Any) -> tuple[Interface, Interface]:
-    """Two interfaces that point at each other, with these fields both."""
+    """Return two interfaces that point at each other, both with these fields."""
     return interface(a, b, at, **fields), interface(b, a, bt, **fields)
 
 
@@ -65,9 +65,9 @@ def put(configurator: Configurator, *interfaces: Interface) -> None:
 
 
 def calm(configurator: Configurator) -> None:
-    """Settle, and wait for the news of links that came up: that there is a carrier (linkwatch).
+    """Settle, and wait until links that were set up have reported their carrier (linkwatch).
 
-    For tests that count what they are told from then on. Their links have no IPv6, which has news of its own.
+    This is for tests that count reports from then on. Their links have no IPv6, which causes reports of its own.
     """
 
     def have_carrier() -> bool:
@@ -84,10 +84,10 @@ def readable(configurator: Configurator, within: float = 0) -> bool:
 
 
 def settle(configurator: Configurator, *, tentative: bool = False) -> Statuses:
-    """Poll until there is nothing to do now; returns all that was told.
+    """Poll until there is nothing to do now; return all that was reported.
 
-    Unless `tentative`, this waits for addresses to be usable, too: even without detection an address is tentative
-    until a work queue of the kernel has come to it.
+    Unless `tentative`, this also waits until addresses are usable: even without detection, an address is tentative
+    until a work queue of the kernel has processed it.
     """
     told: Statuses = {}
     patience = Patience(60.0)
@@ -102,9 +102,9 @@ def settle(configurator: Configurator, *, tentative: bool = False) -> Statuses:
 
 
 def until(configurator: Configurator, condition: Callable[[], object], within: float = 60.0) -> float:
-    """Wait as an event loop does until `condition` holds; returns how many seconds that took.
+    """Wait as an event loop does until `condition` holds; return how many seconds that took.
 
-    A test of how soon it does gives its own `within`.
+    Tests of how soon it does give their own `within`.
     """
     began = time.monotonic()
     patience = Patience(within)
@@ -117,7 +117,7 @@ def until(configurator: Configurator, condition: Callable[[], object], within: f
 
 
 def state_of(configurator: Configurator, name: str) -> str:
-    """``PENDING: peer-not-configured(veth2)``; "" for an interface nobody knows."""
+    """Return ``PENDING: peer-not-configured(veth2)``; "" for an unknown interface."""
     return "".join(map(in_codes, configurator.status(name)))
 
 
@@ -130,12 +130,12 @@ def is_state(configurator: Configurator, state: State, *names: str) -> Callable[
 
 
 def configured(configurator: Configurator, *names: str) -> Callable[[], bool]:
-    """Whether all of these are."""
+    """Return a condition that holds when all of these interfaces are CONFIGURED."""
     return is_state(configurator, State.CONFIGURED, *names)
 
 
 def best_of(times: int, one: Callable[[], float]) -> float:
-    """The quickest of several tries: on a busy machine any one of them may have to wait for a CPU."""
+    """Return the quickest of several tries: on a busy machine, any of them may have to wait for a CPU."""
     best = one()
     for _ in range(times - 1):
         if best < SOON / 2:
@@ -145,7 +145,7 @@ def best_of(times: int, one: Callable[[], float]) -> float:
 
 
 def without_ipv6(*netns: str) -> None:
-    """Have links to come without IPv6, whose addresses the kernel gives and reports whenever it gets to it."""
+    """Disable IPv6 on future links, because the kernel adds and reports its addresses at unpredictable times."""
     for one in netns:
         with ns.entered(one):
             for which in ("all", "default"):
@@ -153,7 +153,7 @@ def without_ipv6(*netns: str) -> None:
 
 
 def without_detection(*netns: str) -> None:
-    """Have IPv6 addresses of links to come usable at once, so that CONFIGURED does not have to wait for them."""
+    """Make IPv6 addresses of future links usable at once, so that CONFIGURED does not have to wait for them."""
     for one in netns:
         with ns.entered(one):
             for which in ("all", "default"):
@@ -172,18 +172,18 @@ def unbind(target: str | Path) -> None:
 
 
 def foreign(name: str, netns: str = "", peer: str = "theirs") -> None:
-    """A veth pair in one namespace that nobody manages."""
+    """Create a veth pair in one namespace that nobody manages."""
     ip("link", "add", "name", name, "type", "veth", "peer", "name", peer, netns=netns)
 
 
 def quickly(*lines: str, netns: str = "") -> None:
-    """Several commands of ``ip`` in one process: ``ip -batch``."""
+    """Run several commands of ``ip`` in one process: ``ip -batch``."""
     with ns.entered(netns):
         subprocess.run(["ip", "-batch", "-"], input="\n".join(lines).encode(), check=True, capture_output=True)
 
 
 def renaming(name: str, to: str) -> list[str]:
-    """Lines for `ip -batch` that rename a link; before Linux 6.2, it must not be up."""
+    """Return lines for `ip -batch` that rename a link, which must not be up before Linux 6.2."""
     line = f"link set dev {name} name {to}"
     return [line] if kernel_is("6.2") else [f"link set dev {name} down", line, f"link set dev {to} up"]
 
@@ -193,10 +193,10 @@ def renaming(name: str, to: str) -> list[str]:
 
 @contextmanager
 def requests(patch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """The types of all rtnetlink requests that sessions send meanwhile: those that change something.
+    """Record the types of the rtnetlink requests that sessions send meanwhile and that change something.
 
-    Reading is RTM_GET…, whose number's two low bits are 2 (rtnl_msgtype_kind, include/net/rtnetlink.h). A netnsid that
-    is given out in a namespace of a cache's own changes nothing of the host's.
+    Reading is RTM_GET…, whose number's two low bits are 2 (rtnl_msgtype_kind, include/net/rtnetlink.h). Assigning a
+    netnsid in one of a cache's own namespaces changes nothing on the host.
     """
     sent: list[int] = []
     send = RtnlSocket._send

@@ -34,7 +34,7 @@ AGENTS = "/run/vethlib"
 
 @pytest.fixture
 def home(request: pytest.FixtureRequest) -> Iterator[ns.Netns]:
-    """A new network namespace in which the test runs; no link but lo, no named namespace, nothing left behind."""
+    """A new network namespace in which the test runs, with only lo and no named namespace; nothing may stay behind."""
     assert ns.names() == []
     before, fds = os.stat(HERE).st_ino, counted_fds()
     try:
@@ -50,8 +50,8 @@ def home(request: pytest.FixtureRequest) -> Iterator[ns.Netns]:
     assert os.stat(HERE).st_ino == before
     if counted_fds() == fds:
         return
-    # It left garbage, or garbage of a test before was found meanwhile. And the thread of a closed resolver ends, with
-    # its connection, when an engine that is slow to answer has answered.
+    # The test left garbage, or garbage of an earlier test was found meanwhile. And the thread of a closed resolver
+    # ends, with its connection, only when a slow engine has answered.
     assert poll(lambda: open_fds() <= fds, 15.0), f"{open_fds() - fds} more file descriptors than before"
 
 
@@ -63,14 +63,14 @@ def session(home: ns.Netns) -> Iterator[Session]:
 
 @pytest.fixture
 def vethctl(home: ns.Netns, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Vethctl]:
-    """Runs a command line in this process."""
+    """Run a command line in this process."""
     yield runner(capsys, monkeypatch)
     monkeypatch.undo()
 
 
 @pytest.fixture
 def start_agent(home: ns.Netns, tmp_path: Path) -> Iterator[Callable[..., Agent]]:
-    """Starts agents on the example pair, or on what is in the store already; ends those that run at the end.
+    """Start agents on the example pair, or on the existing content of the store; those that still run are ended.
 
     Without `ipv6`, the pair has no IPv6 addresses, which would have to be checked for duplicates first.
     """
@@ -97,7 +97,7 @@ def start_agent(home: ns.Netns, tmp_path: Path) -> Iterator[Callable[..., Agent]
 
 @pytest.fixture
 def make_netns(home: ns.Netns) -> Callable[..., None]:
-    """Makes named namespaces."""
+    """Create named namespaces."""
 
     def make(*names: str) -> None:
         for name in names:
@@ -120,7 +120,7 @@ def red(make_netns: Callable[..., None]) -> str:
 
 @pytest.fixture
 def spawn(home: ns.Netns) -> Iterator[Callable[[str], int]]:
-    """Starts a process in a namespace, returns its pid."""
+    """Start a process in a namespace, and return its pid."""
     started: list[subprocess.Popen[bytes]] = []
 
     def start(netns: str) -> int:
@@ -136,7 +136,7 @@ def spawn(home: ns.Netns) -> Iterator[Callable[[str], int]]:
 
 @pytest.fixture
 def sleeper(home: ns.Netns) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
-    """Starts processes in the namespace of the test."""
+    """Start processes in the namespace of the test."""
     started: list[subprocess.Popen[bytes]] = []
 
     def start() -> subprocess.Popen[bytes]:
@@ -163,16 +163,16 @@ def warm_pytest() -> Iterator[WarmPytest]:
 
 @pytest.fixture
 def pytester(pytester: pytest.Pytester, warm_pytest: WarmPytest, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    """That of pytest; its runs of pytest by this Python and nothing before it do not begin with importing pytest."""
+    """The pytester of pytest; its runs of pytest in this Python, with no command before it, need not import pytest."""
     monkeypatch.setattr(pytester, "popen", warm_pytest.instead_of(pytester.popen))
     return pytester
 
 
 @pytest.fixture
 def little_patience(home: ns.Netns, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """File systems that do not answer are given up at once; nobody waits for them at the end."""
-    # Before Linux 5.12, which can look whether a path is in memory, a thread has to answer for every file; and a thread
-    # has to wait for its turn where there is only one CPU.
+    """Give up at once on file systems that do not answer; at the end, no thread waits for them."""
+    # Before Linux 5.12, the kernel does not report whether a path is in memory, so every file takes a thread; and with
+    # a single CPU, a thread has to wait for its turn.
     monkeypatch.setattr(answers, "PATIENCE", 0.1 if kernel_is("5.12") and (os.cpu_count() or 1) > 1 else 0.5)
     yield
     assert nobody_waits()
@@ -180,7 +180,7 @@ def little_patience(home: ns.Netns, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 @pytest.fixture
 def others(session: Session, blue: str, red: str) -> dict[str, list[dict[str, Any]]]:
-    """Links of all sorts that nobody names, some of them in groups; returns the state of the host with them alone."""
+    """Create various links that nobody names, some of them in groups; return the state of the host with only these."""
     session.create(Veth(End("o1", group=7), End("o2", "blue", group=7)))
     session.create(Veth(End("o3", "red", group=1 << 30), End("o4", "blue", group=(1 << 31) - 1)))
     for netns in ("", "blue", "red"):

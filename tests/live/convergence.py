@@ -1,4 +1,4 @@
-"""Whether a host is as its configuration says: judged from the JSON of the files and from ``ip -j`` alone."""
+"""Check whether a host matches its configuration, judging only from the JSON of the files and ``ip -j``."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ __all__ = ["assert_converges", "differences"]
 
 Value = Mapping[str, Any]
 End = tuple[str, str]
-"""(namespace, name): where a link is, and what it is called."""
+"""(namespace, name) of a link."""
 
 
 def assert_converges(values: Iterable[Value], others: Iterable[End] = (), timeout: float = 60.0) -> None:
-    """Within `timeout` seconds the veths of the host are those of `values` and the `others`, and no more."""
+    """Check that, within `timeout` seconds, the veths of the host are exactly those of `values` and the `others`."""
     wanted = {value["name"]: value for value in values}
     assert poll(lambda: not differences(wanted, others), timeout), differences(wanted, others)[:8]
 
 
 def differences(wanted: Mapping[str, Value], others: Iterable[End] = ()) -> list[str]:
-    """What is not as the configuration says, in words. All its namespaces have to be named ones, or home."""
+    """Describe the differences from the configuration, in which all namespaces have to be named, or home."""
     there = _veths()
     ends = {_end(value): value for value in wanted.values() if _is_mutual(value, wanted)}
     found = [f"{end} is not wanted" for end in there.keys() - ends.keys() - set(others)]
@@ -51,7 +51,7 @@ def _veths() -> dict[End, dict[str, Any]]:
 
 
 def _links(netns: str) -> list[dict[str, Any]]:
-    """With their addresses; one that says so for a file that is no namespace, maybe just not yet."""
+    """Return links with their addresses; a special one for a file that is not, or not yet, a namespace."""
     try:
         found: list[dict[str, Any]] = ip("address", netns=netns)
     except RuntimeError:

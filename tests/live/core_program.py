@@ -1,4 +1,4 @@
-"""What the core does, as a program for any Python: without the checkout, without other packages."""
+"""A program that exercises the core with any Python: without the checkout and without other packages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Blocks in which this process can open few descriptors more, or none."""
+"""Blocks in which this process can open only a few more descriptors, or none."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def descriptors_left(count: int) -> Iterator[None]:
 
 @contextmanager
 def no_descriptor_left() -> Iterator[Callable[[], None]]:
-    """A block in which this process can open nothing; what is yielded gives it one more."""
+    """A block in which this process can open nothing; the yielded function gives it one more descriptor."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     kept = []
     try:

@@ -1,4 +1,4 @@
-"""The fields of an end that no message sets, as others see them."""
+"""The fields of an end that no message sets, read independently of vethlib."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ DIRECT: Final[dict[str, dict[str, Any]]] = {
     "sysctls": {"sysctls": {"rp_filter": "2", "ipv6.hop_limit": "7"}},
     "offload": {"offload": False},
 }
-"""A value of each that a new link has not."""
+"""For each field, a value that a new link does not have."""
 
 
 def direct_fields(name: str, netns: str) -> dict[str, Any]:
-    """Return what `DIRECT` would change of a link."""
+    """Return the values of a link that `DIRECT` would change."""
     return {
         "ipv6": sysctl(netns, f"ipv6/conf/{name}/disable_ipv6"),
         "sysctls": [sysctl(netns, f"ipv4/conf/{name}/rp_filter"), sysctl(netns, f"ipv6/conf/{name}/hop_limit")],

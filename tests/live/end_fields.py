@@ -1,4 +1,4 @@
-"""Fields that few ends have: some to be given, and what the kernel says of them."""
+"""Rarely used fields of ends: values to be given, and how the kernel reports them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Examples that are files for pytest, run as their readers run them."""
+"""Run those examples that are test files, in the same way as their readers do."""
 
 from __future__ import annotations
 

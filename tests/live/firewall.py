@@ -1,6 +1,6 @@
-"""A firewall that drops what a network namespace sends, over nfnetlink: no program is needed.
+"""A firewall that drops the packets that a network namespace sends, over nfnetlink, without any program.
 
-As a script, it drops what the namespace of the process sends (see needs.py).
+Run as a script, it drops the packets that the namespace of the process sends (see needs.py).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the tests of a follower share: waiting for what it reports, and counting what it watches."""
+"""Shared by the tests of followers: waiting for their reports, and counting their watches."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def sh(command: str) -> None:
 
 
 def told(follower: Follower, within: float = 30.0) -> set[str]:
-    """What is told first; empty if nothing is within that many seconds, which is long unless nothing is expected."""
+    """Return the first report; empty if there is none within these seconds, which are many unless none is expected."""
     deadline = time.monotonic() + within
     while True:
         refs = follower.changed()
@@ -30,7 +30,7 @@ def told(follower: Follower, within: float = 30.0) -> set[str]:
 
 
 def nothing_more(follower: Follower) -> None:
-    """Take what there is; afterwards there is nothing to wait for."""
+    """Take all reports, and check that there is nothing left to wait for."""
     deadline = time.monotonic() + 30
     while follower.due() is not None or select.select([follower], [], [], 0)[0]:
         assert time.monotonic() < deadline, "there is always something to wait for"
@@ -39,6 +39,6 @@ def nothing_more(follower: Follower) -> None:
 
 
 def watches() -> int:
-    """How many inotify watches this process has, as the kernel says."""
+    """Return the number of inotify watches of this process, according to the kernel."""
     inotify = [fd for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink() and "inotify" in os.readlink(fd)]
     return sum(Path(f"/proc/self/fdinfo/{fd.name}").read_text().count("inotify wd:") for fd in inotify)

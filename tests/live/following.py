@@ -1,4 +1,4 @@
-"""What the tests of IfIndexCache share: the links as ``ip`` shows them, and a copy kept by nothing but events."""
+"""Shared by the tests of IfIndexCache: the links as ``ip`` shows them, and a copy that is kept by events alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vethlib.ifindex import IfIndexCache, LinkEvent
 
 
 def witnessed(netns: Netns | str) -> dict[int, dict[str, Any]]:
-    """The links of a namespace by ifindex, as ``ip`` shows them: what the kernel tells every change of."""
+    """Return the links of a namespace by ifindex, as ``ip`` shows them, with those values whose changes are events."""
     return {link["ifindex"]: _of_ip(link) for link in ip("link", netns=netns)}
 
 
@@ -33,7 +33,7 @@ def _of_ip(link: dict[str, Any]) -> dict[str, Any]:
 
 
 def known(cache: IfIndexCache, netns: Netns | str) -> dict[int, dict[str, Any]]:
-    """The same as the cache has it."""
+    """Return the same from the cache."""
     return {link.index: _of_link(link) for link in cache.links(netns)}
 
 
@@ -54,10 +54,10 @@ def _of_link(link: Link) -> dict[str, Any]:
 
 
 def assert_right(cache: IfIndexCache, refs: Iterable[Netns | str], poll: Callable[[], object] | None = None) -> None:
-    """What the cache knows of these namespaces is what ``ip`` shows, at the latest when the carrier has settled."""
+    """Check that the cache agrees with ``ip`` about these namespaces, at the latest when the carrier has settled."""
     poll = poll or cache.catch_up
     for netns in refs:
-        deadline = time.monotonic() + 20.0  # the kernel tells of a carrier up to a second later (linkwatch)
+        deadline = time.monotonic() + 20.0  # the kernel reports a carrier up to a second late (linkwatch)
         while True:
             poll()
             expected, found = witnessed(netns), known(cache, netns)
@@ -73,7 +73,7 @@ def assert_right(cache: IfIndexCache, refs: Iterable[Netns | str], poll: Callabl
 
 
 class Copy:
-    """A copy of what the cache knows, kept by its events alone."""
+    """A copy of the content of the cache, kept by its events alone."""
 
     def __init__(self, cache: IfIndexCache, refs: Iterable[str]) -> None:
         self._cache = cache
@@ -84,7 +84,7 @@ class Copy:
             self.begin(ref)
 
     def begin(self, ref: str) -> None:
-        """Take over the links of a namespace that was just watched; where another's end is still to be told, then."""
+        """Take over the links of a newly watched namespace, after the end of another if that is yet to be reported."""
         links = {link.index: link for link in self._cache.links(ref)}
         if ref in self.links:
             self._next.setdefault(ref, []).append(links)
@@ -124,7 +124,7 @@ class Copy:
             assert event.kind == ("new" if event.old is None else "deleted")
 
     def assert_same(self) -> None:
-        """The events have told everything."""
+        """Check that the events have reported everything."""
         assert not any(self._next.values())
         for ref, links in self.links.items():
             assert links == {link.index: link for link in self._cache.links(ref)}, ref
@@ -134,5 +134,5 @@ Told = tuple[str, object, str | None, str | None]
 
 
 def told(events: Iterable[LinkEvent]) -> list[Told]:
-    """(kind, netns, name, old name) of each."""
+    """Return (kind, netns, name, old name) of each event."""
     return [(e.kind, e.netns, e.link.name if e.link else None, e.old.name if e.old else None) for e in events]

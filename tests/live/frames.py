@@ -1,4 +1,4 @@
-"""Ethernet frames of these tests, and a packet socket that vethlib has no part in."""
+"""Ethernet frames of these tests, and a packet socket that is independent of vethlib."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def frame(payload: bytes = b"hello", ether: int = ETHER) -> bytes:
 
 @contextmanager
 def witness(name: str, netns: str, *, offload: bool = False) -> Iterator[socket.socket]:
-    """A packet socket that vethlib has no part in."""
+    """Return a packet socket that is independent of vethlib."""
     with ns.entered(netns):
         raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETHER))
     with raw:
@@ -34,9 +34,9 @@ def witness(name: str, netns: str, *, offload: bool = False) -> Iterator[socket.
 
 
 def ours(frames: Callable[[], bytes | None], expected: int = 1) -> list[bytes]:
-    """The frames of these tests: as many as are expected, and what else comes in 50 ms. IPv6 has frames of its own.
+    """Return the frames of these tests: as many as are expected, and any that arrive within another 50 ms.
 
-    A busy machine hands frames on when its ksoftirqd gets to it.
+    IPv6 sends frames, too. A busy machine delivers frames only when its ksoftirqd runs.
     """
     found: list[bytes] = []
     within, deadline = time.monotonic() + 30.0, time.monotonic() + 0.05
@@ -51,7 +51,7 @@ def ours(frames: Callable[[], bytes | None], expected: int = 1) -> list[bytes]:
 
 
 def of(raw: socket.socket) -> Callable[[], bytes | None]:
-    """Receive as `PacketPort.receive` does: None if there is nothing. A socket with a timeout would wait for it."""
+    """Receive as `PacketPort.receive` does: None if there is no frame, for which a socket with a timeout would wait."""
 
     def receive() -> bytes | None:
         return raw.recv(1 << 17) if select.select([raw], [], [], 0)[0] else None

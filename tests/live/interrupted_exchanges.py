@@ -1,4 +1,4 @@
-"""A call that is interrupted after some of its exchanges with the kernel."""
+"""Interrupt a call after some of its exchanges with the kernel."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["Interruption", "interrupted_after"]
 
 
 class Interruption:
-    """`came` is whether the block made enough exchanges to be interrupted."""
+    """The interruption of a block; `came` is whether the block made enough exchanges for that."""
 
     came = False
 
 
 @contextmanager
 def interrupted_after(exchanges: int) -> Iterator[Interruption]:
-    """A block in which a KeyboardInterrupt follows each exchange after that many, also those that undo; it ends it."""
+    """A block in which KeyboardInterrupt follows each exchange after the first `number`, including those that undo."""
     run = Namespaces.run
     interruption = Interruption()
     left = exchanges

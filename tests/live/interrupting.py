@@ -1,4 +1,4 @@
-"""Interrupts a call at any place where CPython may run a signal handler that raises."""
+"""Interrupt a call at any place where CPython may run a signal handler that raises an exception."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Interrupting"]
 class Interrupting:
     """Raises KeyboardInterrupt at the n-th place of some files where CPython may run a signal handler.
 
-    Those are the first instruction of a function and the return of a C call (see vethlib/ns/entering.py).
+    These places are the first instruction of a function and the return of a C call (see vethlib/ns/entering.py).
     """
 
     def __init__(self, at: int, files: Container[str]) -> None:
@@ -30,7 +30,7 @@ class Interrupting:
                 raise KeyboardInterrupt
 
     def run(self, call: Callable[[], object]) -> None:
-        """Make this call, and interrupt it unless it has fewer places."""
+        """Make this call, and interrupt it, unless it has fewer places."""
         sys.setprofile(self)
         try:
             call()

@@ -1,4 +1,4 @@
-"""Links whose message is larger than anybody expects, made as whoever owns a namespace may make them."""
+"""Links with unexpectedly large messages, as the owner of a namespace may create them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def give_altnames(link: str, names: Iterable[str], netns: str = "") -> None:
 
 
 def give_macs(lower: str, count: int, netns: str = "", name: str = "mv") -> None:
-    """A macvlan on `lower` that takes traffic from `count` MACs: above 5 460, the nest that has them wraps around."""
+    """Create a macvlan on `lower` with `count` source MACs: above 5 460, the length of their nest wraps around."""
     quickly(f"link add {name} link {lower} type macvlan mode source", netns=netns)
     index = seen(name, netns)["ifindex"]
     macs = [attribute(_MACADDR, bytes([2, 0, 0, *number.to_bytes(3, "big")])) for number in range(count)]

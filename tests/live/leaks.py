@@ -1,4 +1,4 @@
-"""Test runs within tests, whose leaks are watched: a module, run by a pytest of its own with the plugin."""
+"""Test runs within tests, with the leak watch: a module, run by a separate pytest with the plugin."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["OPTIONS", "PREAMBLE", "Project", "failed_teardowns", "leaks", "proje
 Project: TypeAlias = Callable[..., pytest.RunResult]
 
 
-# A dummy would be the natural link to leave, but not every kernel has them.
+# A dummy would be the natural link to leave behind, but not every kernel has them.
 PREAMBLE = """
 import os, signal, socket, subprocess, threading, time
 import pytest
@@ -32,12 +32,12 @@ def names():
 """
 
 
-# In the order of the file, and without plugins that have no part in this: Hypothesis's takes a second to load.
+# In the order of the file, and without unrelated plugins: that of Hypothesis takes a second to load.
 OPTIONS = ["-rA", "-pno:randomly", "-pno:cacheprovider", "-pno:asyncio", "-pno:hypothesispytest", "-pno:rerunfailures"]
 
 
 def project_of(pytester: pytest.Pytester) -> Project:
-    """What runs a test module with the plugin, in its order."""
+    """Return a function that runs a test module with the plugin, in its order."""
 
     def run(source: str, *options: str) -> pytest.RunResult:
         pytester.makepyfile(PREAMBLE + textwrap.dedent(source))
@@ -51,12 +51,12 @@ def said(result: pytest.RunResult) -> str:
 
 
 def failed_teardowns(result: pytest.RunResult) -> list[str]:
-    """The tests in whose teardown there was an error."""
+    """Return the tests with an error in their teardown."""
     return re.findall(r"^_+ ERROR at teardown of (\S+) _+$", said(result), re.MULTILINE)
 
 
 def leaks(result: pytest.RunResult) -> list[str]:
-    """What was told of as left, each with how to end it."""
+    """Return the reported leftovers, each with its cure."""
     lines = said(result).split("short test summary info")[0].splitlines()
     return [line.split(maxsplit=2 if line.startswith("left behind: ") else 1)[-1] for line in lines if _tells(line)]
 

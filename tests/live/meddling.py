@@ -1,7 +1,8 @@
-"""A host with a configurator, and others who meddle with it at every moment; in the end, a witness compares.
+"""A host with a configurator, and others who meddle with it at any moment; at the end, a witness compares.
 
-The others do something at random, and so between any two steps of the configurator: whatever is wrapped by
-:meth:`Meddlers.between` is a moment at which they may. A seed gives the same choices again, though not the same times.
+The others act at random, and so between any two steps of the configurator: each call that is wrapped by
+:meth:`Meddlers.between` is a moment at which they may act. A seed gives the same choices again, though not the same
+times.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ Host: TypeAlias = dict[NetnsId, dict[str, dict[str, Any]]]  # namespace → name
 
 
 def place_of(ref: str) -> NetnsId | None:
-    """Return where a reference leads, by nothing but stat."""
+    """Return where a reference leads, using only stat."""
     kind, _, value = ref.partition(":")
     paths = {"": HOME, "netns": f"/run/netns/{value}", "path": value, "pid": f"/proc/{value}/ns/net"}
     try:
@@ -48,12 +49,12 @@ HOME = "/proc/thread-self/ns/net"
 
 
 class Meddlers:
-    """What others do, each thing at random; `log` has what they did."""
+    """Actions of others, at random; `log` lists those that they have carried out."""
 
     def __init__(self, choose: random.Random, others: Session, *, noisy: bool) -> None:
         self.choose = choose
         self.log: list[tuple[object, ...]] = []
-        self.probability = 0.0  # that they do something between two steps
+        self.probability = 0.0  # the probability that they act between two steps
         self.processes: list[subprocess.Popen[bytes]] = []
         self._others = others
         self._busy = False
@@ -66,7 +67,7 @@ class Meddlers:
         ]
 
     def between(self, patch: pytest.MonkeyPatch, owner: object, name: str) -> None:
-        """Let them do something before and after each call of this function."""
+        """Let them act before and after each call of this function."""
         original = getattr(owner, name)
 
         def wrapped(*args: Any, **how: Any) -> Any:
@@ -313,7 +314,7 @@ class World:
     # --- what has to be so in the end
 
     def problems(self) -> list[tuple[object, ...]]:
-        """Return what is not as configured, or not as reported, once there is nothing left to do."""
+        """Return the differences from the configuration and from the reports, once there is nothing left to do."""
         host: Host = {}
         for ref in (
             "",

@@ -1,4 +1,4 @@
-"""What the kernel says of checksums and segmentation, by the commands that were there before features had names."""
+"""Read and set checksum and segmentation offload with the commands that existed before features had names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import nullcontext
 
 from vethlib import ns
 
-# include/uapi/linux/ethtool.h: one command to ask for each, and the next one to set it
+# include/uapi/linux/ethtool.h: one command reads each, and the next number sets it
 _COMMANDS = {"rx": 0x14, "tx": 0x16, "sg": 0x18, "tso": 0x1E, "gso": 0x23, "gro": 0x2B}
 
 
@@ -21,7 +21,7 @@ def offloads(name: str, netns: str = "") -> dict[str, bool]:
 
 
 def set_offload(name: str, netns: str, kind: str, *, on: bool) -> None:
-    """Do as `ethtool -K NAME KIND on|off`."""
+    """Do the same as `ethtool -K NAME KIND on|off`."""
     _command(name, netns, _COMMANDS[kind] + 1, int(on))
 
 

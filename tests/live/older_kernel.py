@@ -1,4 +1,4 @@
-"""What the kernel does not do before a certain version."""
+"""Simulate what kernels before a certain version do not do."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from vethlib.session.write.linksteps import LinkSteps
 
 
 def without_echo(monkeypatch: pytest.MonkeyPatch, user: ModuleType = job) -> None:
-    """As before Linux 6.2, for the module that creates pairs."""
+    """Behave as before Linux 6.2 in the module that creates pairs."""
     create_veth = link.create_veth
 
     def silent(*args: Any) -> bytes:
@@ -37,7 +37,7 @@ def without_echo(monkeypatch: pytest.MonkeyPatch, user: ModuleType = job) -> Non
 
 
 def renamed_only_while_down(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As before Linux 6.2: the first attempt to rename a link, which is up, is refused."""
+    """Behave as before Linux 6.2: the first attempt to rename a link that is up is refused."""
     send = LinkSteps._send
     busy = iter([True])
 
@@ -50,7 +50,7 @@ def renamed_only_while_down(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def without_owner_marks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As before Linux 5.18: no address has an IFA_PROTO, not even the kernel's own."""
+    """Behave as before Linux 5.18: no address has an IFA_PROTO, not even the kernel's own."""
     new_addr, restore_addr, to_address = addr.new_addr, addr.restore_addr, reading.to_address
 
     def unmarked(index: int, address: bytes, prefixlen: int, proto: int = 0, **how: Any) -> bytes:
@@ -66,7 +66,7 @@ def without_owner_marks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def with_einval_for_a_taken_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As Linux 5.10 refuses to move a link where its name is taken."""
+    """Refuse moving a link to a namespace where its name is taken in the way of Linux 5.10."""
     exchange = Namespaces.exchange
 
     def refused(self: Namespaces, place: OpenNetns, requests: Sequence[bytes]) -> list[Outcome]:
@@ -94,7 +94,7 @@ class _WithoutAlternativeNames(socket.SocketType):
 
 
 def without_alternative_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As before Linux 5.5: a message with IFLA_ALT_IFNAME is invalid (EINVAL)."""
+    """Behave as before Linux 5.5: a message with IFLA_ALT_IFNAME is invalid (EINVAL)."""
     monkeypatch.setattr(primitives.socket, "SocketType", _WithoutAlternativeNames)
 
 

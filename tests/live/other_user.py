@@ -24,7 +24,7 @@ def become_other() -> None:
 
 @pytest.fixture
 def as_other() -> Iterator[As]:
-    """Runs a function as another user, in a process that stays; returns its pid once the function is through."""
+    """Run a function as another user, in a process that stays; return its pid once the function has returned."""
     with ExitStack() as started:
 
         def run(function: Callable[[], object]) -> int:
@@ -35,5 +35,5 @@ def as_other() -> Iterator[As]:
             return started.enter_context(staying(other))
 
         yield run
-    for left in RUN.glob(f"{LABEL}@*"):  # of those who were killed
+    for left in RUN.glob(f"{LABEL}@*"):  # left by agents that were killed
         left.unlink()

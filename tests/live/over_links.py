@@ -1,4 +1,4 @@
-"""Routes and neighbours over a link: some to be given, and those that a link has."""
+"""Routes and neighbours over a link: some to be given, and how to read those of a link."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ NEIGHBOURS = [Neighbour("10.0.0.9", MAC), Neighbour("fd00::9", MAC)]
 
 
 def dependents(name: str = "a") -> list[str]:
-    """Return the routes over a link, and its neighbours that nothing learned, as words.
+    """Return the routes over a link, and its neighbours that were not learned, as words.
 
-    Of IPv6, the kernel adds its own routes later than the address, so these are left out.
+    The kernel adds its own IPv6 routes later than the address, so these are left out.
     """
     found = []
     for family in ("-4", "-6"):

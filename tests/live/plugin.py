@@ -1,4 +1,4 @@
-"""Test runs within tests: a project of a few lines, run by a pytest of its own with the plugin as users have it."""
+"""Test runs within tests: a project of a few lines, run by a separate pytest with the plugin as installed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Project:
         self.path = pytester.path
 
     def write(self, source: str, name: str = "test_it.py") -> Path:
-        """Write a file of it."""
+        """Write a file of the project."""
         path = self.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(source)
@@ -41,22 +41,22 @@ class Project:
         stdin: str = "",
         timeout: float = 120 if (os.cpu_count() or 1) > 1 else 600,
     ) -> pytest.RunResult:
-        """Run it, with a command in front of it or none; `module` is what Python is to run, with its arguments."""
+        """Run the project, optionally with a command in front; `module` and its arguments are what Python runs."""
         plugins = _QUIET if asyncio else [*_QUIET, "-p", "no:asyncio"]
         command = [*(before or []), sys.executable, "-m", *module.split(), *plugins, *arguments]
         return self._pytester.run(*command, timeout=timeout, stdin=stdin.encode())
 
 
 def unprivileged(*command: str) -> list[str]:
-    """A command without a capability, to go before another one."""
+    """Return the words to put before a command so that it runs without any capability."""
     return [*UNPRIVILEGED, *command]
 
 
 def has_program(name: str) -> bool:
-    """Whether a program is there; those of administrators are not in everybody's PATH."""
+    """Return whether a program is installed; those for administrators are not in everybody's PATH."""
     return shutil.which(name, path="/usr/sbin:/usr/bin:/sbin:/bin") is not None
 
 
 def run(command: list[str]) -> str:
-    """The output of a command that succeeds."""
+    """Run a command that has to succeed, and return its output."""
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout

@@ -1,4 +1,4 @@
-"""Operations that fail as the kernel lets them fail, and buffers that overflow."""
+"""Make operations fail as the kernel makes them fail, and buffers overflow."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def failing(number: int) -> Callable[..., object]:
 def refused(
     patch: pytest.MonkeyPatch, number: int, *kinds: int, times: int = 1 << 30, about: bytes = b""
 ) -> Iterator[list[int]]:
-    """Let the kernel refuse requests of these kinds, those that have `about` in them: they are not even sent.
+    """Refuse requests of these kinds that contain `about`, in place of the kernel: they are not even sent.
 
-    An agent tries them again later than usual, so that a busy machine gets to look at it in the meantime.
+    An agent tries them again later than usual, so that a busy machine has time to look at it meanwhile.
     """
     refusals: list[int] = []
     exchange, ask, dump, begin = Namespaces.exchange, Namespaces.ask, Namespaces.dump, Namespaces.begin
@@ -79,7 +79,7 @@ def refused(
 
 @contextmanager
 def tiny_buffers(patch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """Let the kernel queue next to nothing for the caches made meanwhile; what is yielded counts their resyncs."""
+    """Let the kernel queue next to nothing for the caches created meanwhile; yields a count of their resyncs."""
     made, resync = Watching.__init__, Watching._resync
     resyncs: list[int] = []
 
@@ -97,6 +97,6 @@ def tiny_buffers(patch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
 
 def with_names_free_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if the first name that is looked up before a move were free."""
+    """Behave as if the first name that is looked up before a move were free."""
     free = iter([True])
     monkeypatch.setattr(moving, "holders", lambda *asked: {} if next(free, False) else holders(*asked))

@@ -17,13 +17,13 @@ from vethlib.agent.planning.operations import Operation, RemoveNetns
 
 
 def without_cookies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do as Linux before 5.14."""
+    """Behave as Linux before 5.14."""
     for module in (direct, dump, sock):
         monkeypatch.setattr(module, "cookie_of", lambda _: 0)
 
 
 def foreign_link(name: str, index: int, netns: str) -> None:
-    """Create what another program could have there: of that name and ifindex, without marks."""
+    """Create a link that another program could have there: with that name and ifindex, without marks."""
     ip(
         "link",
         "add",
@@ -43,7 +43,7 @@ def foreign_link(name: str, index: int, netns: str) -> None:
 
 
 def replaced(name: str) -> None:
-    """Remove a namespace and create another one of that name."""
+    """Remove a namespace and create another with its name."""
     ns.remove(name)
     Netns.create(name).close()
 
@@ -71,7 +71,7 @@ def with_inode_again(name: str, seconds: float = 1.0, *, successor: str = "") ->
 
 
 def with_identity_again(monkeypatch: pytest.MonkeyPatch, name: str, former: tuple[int, int]) -> None:
-    """Do as if the kernel had given a namespace the identity of a former one, which it does at some time."""
+    """Behave as if the kernel had given a namespace the identity of a former one, as it does at some time."""
     identity = ns.identity
     with Netns.open(name) as netns:
         own = netns.identity
@@ -83,7 +83,7 @@ def with_identity_again(monkeypatch: pytest.MonkeyPatch, name: str, former: tupl
 
 
 def as_if_reused(session: Session, plan: Plan) -> Plan:
-    """Return the plan as if each of its namespaces had had the identity of the one that its reference leads to now."""
+    """Return the plan as if each of its namespaces had had the identity to which its reference leads now."""
     return replace(plan, operations=tuple(_moved(session, each) for each in plan.operations))
 
 

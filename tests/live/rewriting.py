@@ -7,7 +7,7 @@ from tests.live.configuring import quickly
 
 __all__ = ["REWRITES", "rewrite"]
 
-# What a tenant may do to its end of a pair whose other end is at home, or elsewhere.
+# What a tenant may do to its end of a pair whose other end is in home, or elsewhere.
 REWRITES = {
     "alias": ["link set dev a alias mine"],
     "no alias": ['link set dev a alias ""'],

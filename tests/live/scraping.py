@@ -6,7 +6,7 @@ import socket
 
 
 def ask(port: int, request: str) -> tuple[str, dict[str, str], str]:
-    """The status, headers and body of what is answered."""
+    """Return the status, headers and body of the answer."""
     with socket.create_connection(("127.0.0.1", port), timeout=60) as to:
         to.sendall(request.encode())
         answer = b""

@@ -22,7 +22,7 @@ NOBODY = 65534
 
 @contextmanager
 def silent_fuse(path: Path, user: int = 0, options: str = "allow_other", *, is_file: bool = False) -> Iterator[int]:
-    """Mount one on `path`, which is made; gives its descriptor. Whoever waits for it is let go at the end.
+    """Mount one on `path`, which is made; gives its descriptor. Waiting threads are released at the end.
 
     One that `is_file` has no directory, and is mounted on a file that exists.
     """
@@ -45,7 +45,7 @@ def silent_fuse(path: Path, user: int = 0, options: str = "allow_other", *, is_f
 
 @contextmanager
 def waited_in_vain(patch: pytest.MonkeyPatch) -> Iterator[list[float]]:
-    """The seconds that this process waits for each answer that does not come, however busy the machine is."""
+    """Count the seconds that this process waits for answers in vain, however busy the machine is."""
     waits: list[float] = []
     put = answers._Question.put
 
@@ -63,12 +63,12 @@ def waited_in_vain(patch: pytest.MonkeyPatch) -> Iterator[list[float]]:
 
 
 def nobody_waits() -> bool:
-    """Whether the threads that were kept waiting are gone, soon after."""
+    """Return whether the threads that had to wait end soon afterwards."""
     return poll(lambda: not answers._stuck)
 
 
 @contextmanager
 def forbidden_fuse(path: Path) -> Iterator[int]:
-    """One of another user, which nobody else may look into, root included: EACCES (fuse_allow_current_process)."""
+    """Mount one of another user, which nobody else may access, not even root: EACCES (fuse_allow_current_process)."""
     with silent_fuse(path, NOBODY, "") as server:
         yield server

@@ -1,4 +1,4 @@
-"""What a survey is compared with."""
+"""Helpers for checking surveys."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["RING", "make_ring", "pair", "pairs", "ring_pairs", "seen_links", "wi
 
 
 def pairs(survey: Survey) -> set[frozenset[tuple[str, str]]]:
-    """{(namespace, name), (namespace, name)} of each pair both of whose ends were seen."""
+    """Return {(namespace, name), (namespace, name)} of each pair of which both ends were read."""
     by_at = {(one.at, one.link.index): one for one in survey.links}
     found = set()
     for one in survey.links:
@@ -39,7 +39,7 @@ def seen_links(survey: Survey) -> set[tuple[str, str]]:
 
 
 def make_ring(session: Session, make_netns: Callable[..., None]) -> list[str]:
-    """A ring of namespaces in which every link has the same index, and so has its other end."""
+    """Create a ring of namespaces in which all links, and all their other ends, have the same indexes."""
     refs = [f"ring{number}" for number in range(RING)]
     make_netns(*refs)
     session.create_many(Veth(End("right", refs[n]), End("left", refs[(n + 1) % RING])) for n in range(RING))

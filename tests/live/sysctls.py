@@ -15,6 +15,6 @@ def sysctl(netns: str, name: str, value: str | None = None) -> str:
 
 
 def without_link_local(*netns: str) -> None:
-    """Have new links get no link-local address, which the kernel gives whenever it gets to it."""
+    """Keep new links from getting a link-local address, which the kernel adds at an unpredictable time."""
     for one in netns:
         sysctl(one, "ipv6/conf/default/addr_gen_mode", "1")

@@ -1,4 +1,4 @@
-"""A dependant that keeps what it is told, beside what the kernel says at that moment."""
+"""A dependant that records its calls, together with the state in the kernel at that moment."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Tap:
         self.calls.append(("detached", link.index, self._now(link)))
 
     def _now(self, link: Link) -> str:
-        """What the kernel has under that ifindex: "name up", "name down", or "gone"."""
+        """Return the state of the link with that ifindex: "name up", "name down", or "gone"."""
         ref = self.netns if not self.netns or ":" in self.netns else f"netns:{self.netns}"
         try:
             links = ip("link", netns=ref)

@@ -1,8 +1,8 @@
 """Honest tenants beside a hostile one, a hostile writer of the store and a hostile user of the host.
 
-What is measured is what the honest ones notice: how long their own pair is away when it is deleted, how long a change
-of their configuration takes, whether the health check answers, and how long SIGTERM takes in the middle of it all.
-Some seconds in the suite; `make chaos SECONDS=600` for longer, with closer bounds.
+The test measures what the honest tenants notice: how long their own pair is missing after a deletion, how long a change
+of their configuration takes, whether the health check answers, and how long SIGTERM takes during the attacks. Some
+seconds in the suite; `make chaos SECONDS=600` for longer, with closer bounds.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ LABEL = "chaos"
 PORT = 9750
 PAIRS = 40
 LAP = 12.0
-"""Seconds between two deletions of one pair, at least: who deletes one more often fights, and is made to wait."""
+"""The least seconds between two deletions of one pair: more frequent ones count as a fight, and have to wait."""
 
 NOBODY = 65534
 
@@ -56,7 +56,7 @@ keep a program waiting that is not attacked comes on top."""
 
 @dataclass
 class Times:
-    """What the honest ones have measured, in seconds."""
+    """The measurements of the honest tenants, in seconds."""
 
     repairs: list[float] = field(default_factory=list)
     changes: list[float] = field(default_factory=list)
@@ -88,7 +88,7 @@ def _put_pair(store: Path, number: int, netns: str, mtu: int = 1500) -> None:
 
 
 def _ask(name: str, request: int) -> int:
-    """One field of a link at home, 0 without such a link; by ioctl, for ``ip`` takes longer than a repair."""
+    """Return a field of a link in home, 0 without such a link; by ioctl, because ``ip`` takes longer than a repair."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
         try:
             answer = fcntl.ioctl(asking, request, struct.pack("16s24x", name.encode()))
@@ -104,7 +104,7 @@ def _works(name: str, mtu: int | None = None) -> bool:
 
 
 class Honest:
-    """Those who only want their pairs, and measure how they fare."""
+    """Tenants that only want their pairs, and measure how well they are served."""
 
     def __init__(self, store: Path, choose: random.Random) -> None:
         self.store = store
@@ -155,7 +155,7 @@ def _until(condition: Callable[[], bool], complaint: str) -> float:
 
 @pytest.fixture
 def attackers() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts attackers, and sees to it that they end, and that none of them got what it must not get."""
+    """Start attackers, and ensure that they end, and that none of them got what it must not get."""
     started: list[subprocess.Popen[str]] = []
 
     def start(who: str, *arguments: object, **options: Any) -> subprocess.Popen[str]:
@@ -253,7 +253,7 @@ def test_honest_tenants_hardly_notice_hostile_ones(
 
 
 def _assert_all_is_well_afterwards(store: Path, options: list[str]) -> None:
-    """Whatever was left behind, an agent that starts now has the honest ones as they are wanted."""
+    """Whatever was left behind, an agent that starts now brings the honest pairs into their desired state."""
     done = subprocess.run(
         [sys.executable, "-m", "vethlib", "agent", *options, "--once", "--json"],
         cwd=ROOT,

@@ -1,4 +1,4 @@
-"""An agent that is killed outright, at any moment, leaves nothing that its successor does not put right."""
+"""An agent that is killed at any moment leaves nothing behind that its successor does not repair."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An agent whose log is not read, whose manager does not listen, that has no descriptor or thread left: it goes on."""
+"""An agent keeps working if nobody reads its log, its manager does not listen, or no descriptor or thread is left."""
 
 from __future__ import annotations
 

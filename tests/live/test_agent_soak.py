@@ -1,4 +1,4 @@
-"""An agent with 500 interfaces, for long: values come, change and go, namespaces end, others meddle, it is killed.
+"""An agent with 500 interfaces for a long time: values change, namespaces end, others meddle, and it is killed.
 
 At every pause the host is as the files say, and what the agent and the kernel hold has not grown. Ten seconds, a
 minute in CI; `make soak SECONDS=1800` for longer.
@@ -80,7 +80,7 @@ class Soak:
         self.agent = started(self.store)
 
     def meddle(self) -> None:
-        """Change a link of the agent's behind its back; much of it fails, for the link is not there now."""
+        """Change a link behind the agent's back; many changes fail, because the link does not exist at present."""
         name = self.choose.choice(list(self.values))
         netns = self.values[name].get("namespace", {}).get("name", "")
         command = self.choose.choice(
@@ -127,7 +127,7 @@ class Soak:
         time.sleep(choose.random() * 0.02)
 
     def settle(self, others: list[tuple[str, str]]) -> None:
-        """The host becomes as the files say, once nobody meddles any more."""
+        """Wait until the host matches the files, which it does once nobody meddles any longer."""
         for value in self.values.values():
             # Of what nobody wants the foreign addresses would stay, as they are to.
             value.setdefault("ip_addresses", [])

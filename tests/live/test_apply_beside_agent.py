@@ -1,4 +1,4 @@
-"""What changes the pairs of a label is refused while an agent of that label runs, which would undo it."""
+"""Commands that change the pairs of a label are refused while an agent of that label runs, which would undo them."""
 
 from __future__ import annotations
 

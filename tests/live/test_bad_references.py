@@ -1,4 +1,4 @@
-"""One reference that leads to no namespace, or nowhere, or to a file system that does not answer: it alone suffers."""
+"""A reference that leads to no namespace, nowhere, or to a file system that does not answer affects only itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names that are there are offered at a TAB, by the shells themselves, each on a terminal."""
+"""Existing names are offered at a TAB, by the shells themselves, each on a terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An agent at its work, as its users see it: pairs come when both ends are wanted, change where they are, and go."""
+"""An agent at work, as its users see it: pairs are created when both ends are desired, changed, and deleted."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ def test_a_name_goes_from_one_interface_to_another_when_the_first_is_deleted(con
 
 @pytest.mark.parametrize("how", ["deleted", "renamed", "elsewhere"])
 def test_a_name_that_a_waiting_interface_gives_up_is_given_to_the_next(configurator: Configurator, how: str) -> None:
-    """No link goes then, so that no event of the kernel tells of it."""
+    """No link is deleted then, so no event of the kernel reports it."""
     configurator.put(interface("a", "nobody", "ns1", host_if_name="eth0"))
     put(configurator, interface("c", "d", "ns1", host_if_name="eth0"), interface("d", "c"))
     settle(configurator)

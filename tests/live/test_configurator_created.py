@@ -32,7 +32,7 @@ NEAR, FAR = "10.0.{}.1/24", "10.0.{}.2/24"
 
 
 def wanted(numbers: Iterable[int] = range(4), **fields: Any) -> list[Interface]:
-    """Pairs of which each has its far end in a namespace of its own."""
+    """Return pairs that each have their far end in a separate namespace."""
     return [
         end
         for number in numbers

@@ -1,4 +1,4 @@
-"""Dependants of a configurator: attached exactly while their link is there and up, and off it before it goes."""
+"""Dependants of a configurator are attached exactly while their link exists and is up, and detached before deletion."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CONFIGURED means that the addresses can be used; what keeps them from it is told, and put right."""
+"""CONFIGURED means that the addresses can be used; obstacles are reported, and repaired."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What others do to links that are kept is put right, and what they may do is left alone."""
+"""Drift of owned links is repaired, and permitted changes by others are left alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the kernel refuses, what runs out, what interrupts: said exactly, tried again, and no trouble for the rest."""
+"""Refusals, shortages and interruptions are reported exactly, tried again, and do not affect other interfaces."""
 
 from __future__ import annotations
 

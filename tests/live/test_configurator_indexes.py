@@ -1,4 +1,4 @@
-"""Names ⇄ ifindexes over real namespaces, and those who are told of them and of the statuses."""
+"""Names ⇄ ifindexes over real namespaces, and the subscribers to them and to the statuses."""
 
 from __future__ import annotations
 
@@ -434,7 +434,7 @@ def test_a_callback_may_put_and_delete_interfaces(configurator: Configurator, bl
 
 
 def last(changes: list[StatusChange]) -> dict[str, Any]:
-    """What one knows who only follows the changes."""
+    """Return what a subscriber knows that only follows the changes."""
     known: dict[str, Any] = {}
     for change in changes:
         assert known.get(change.name) == change.old

@@ -1,4 +1,4 @@
-"""What an agent finds of earlier ones when it starts: what it deletes of that is reported."""
+"""When an agent starts, it reports which leftovers of earlier agents it deletes."""
 
 from __future__ import annotations
 

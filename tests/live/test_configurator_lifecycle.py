@@ -247,7 +247,7 @@ class _Dependant:
 
 
 def test_an_error_of_the_session_ends_neither_wait_nor_state(session: Session) -> None:
-    """A session that was closed too early is said, and is no endless loop."""
+    """A session that was closed too early is reported, and does not cause an endless loop."""
     other = Session()
     with Configurator(other) as configurator:
         put(configurator, *pair("a", "b"))

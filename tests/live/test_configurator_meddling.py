@@ -1,4 +1,4 @@
-"""Whatever others do between any two steps of the configurator: in the end, the host, and what is said of it, is right.
+"""Whatever others do between any two steps of the configurator, in the end the host and its reports are right.
 
 Each takes some seconds. For longer: VETHLIB_STRESS_SECONDS=300 (for each). A failure prints the seed, for
 VETHLIB_STRESS_SEED.

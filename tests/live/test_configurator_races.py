@@ -1,4 +1,4 @@
-"""What others do between two steps of the configurator: numbers that mean something else by then, work that is left."""
+"""Actions of others between two steps of the configurator: numbers that now mean something else, and work left over."""
 
 from __future__ import annotations
 

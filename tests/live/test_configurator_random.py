@@ -1,4 +1,4 @@
-"""Whatever is wanted, done and meddled with, in whatever order: in the end the host is as it should be, and no more."""
+"""Random configurations, actions and meddling: in the end, the host is in exactly the desired state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a pair needs comes and goes, and is heard of: namespaces of every kind, and names that others hold."""
+"""The requirements of a pair appear and vanish, and are noticed: namespaces of every kind, and names held by others."""
 
 from __future__ import annotations
 

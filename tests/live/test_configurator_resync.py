@@ -1,4 +1,4 @@
-"""A look at the whole host: what is right is not touched, what nobody wants goes, and what is others' stays."""
+"""A resync does not touch what is right, deletes what is no longer desired, and leaves foreign links alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an agent does about one interface does not depend on how many others it has: counted in calls, not seconds."""
+"""The work for one interface does not depend on the number of others: counted in calls, not seconds."""
 
 from __future__ import annotations
 

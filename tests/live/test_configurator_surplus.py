@@ -1,4 +1,4 @@
-"""A tenant that gives its link very many values with the agent's marks: they go, and nobody else waits for that."""
+"""If a tenant gives its link very many values with the agent's marks, they are removed, and nobody else has to wait."""
 
 from __future__ import annotations
 

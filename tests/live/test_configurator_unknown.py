@@ -1,4 +1,4 @@
-"""Whoever says what microservices are fails, whenever and however: it concerns no interface that has none of them."""
+"""A resolver that fails, at any time and in any way, affects only interfaces of microservices."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from vethlib.follow import MemoryResolver, ResolverDown
 
 
 class Faltering(MemoryResolver):
-    """A resolver that gives so many more answers, and then what `fails` raises."""
+    """A resolver that gives this many more answers, and then raises what `fails` raises."""
 
     def __init__(self) -> None:
         super().__init__()

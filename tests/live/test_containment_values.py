@@ -1,4 +1,4 @@
-"""One bad value, one unforeseen error: the interfaces beside it do not notice."""
+"""A bad value or an unforeseen error does not affect other interfaces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds descriptors cannot be copied: the copy would close those of the original."""
+"""Objects that hold descriptors cannot be copied: the copy would close those of the original."""
 
 from __future__ import annotations
 

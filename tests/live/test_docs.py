@@ -1,4 +1,4 @@
-"""The documentation holds: what its pages say is run, and does what they say."""
+"""The documentation is correct: the examples of its pages are run, and do what the pages describe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two editors never work at the same time, whoever else holds a lock on what they edit."""
+"""Two editors never work at the same time, whatever other locks are held on what they edit."""
 
 from __future__ import annotations
 

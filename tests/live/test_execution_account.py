@@ -1,4 +1,4 @@
-"""What execute() has noted when a change fails half-way or an interruption ends the call, so that it can be undone."""
+"""The notes of execute() when a change fails half-way or the call is interrupted, so that it can be undone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A resolver fails at other questions than for its answers: changes, remarks, who shares the home namespace."""
+"""A resolver whose other methods fail: changes, remarks, and who shares the home namespace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Named namespaces and other files, followed: whatever makes them lead elsewhere is told."""
+"""Named namespaces and other files, followed: every change of where they lead is reported."""
 
 from __future__ import annotations
 

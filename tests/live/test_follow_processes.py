@@ -1,4 +1,4 @@
-"""Processes, followed: their end is told once, and whoever gets their number is somebody else."""
+"""Processes, followed: their end is reported once, and a process that gets their number is another one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tenants that send events in the kernel's place to everybody who watches their namespace."""
+"""Tenants that send events in the kernel's place to all who watch their namespace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What follows and watches a host cannot be used by a forked child, and closing the child's copy ends nothing."""
+"""Objects that follow a host cannot be used in a forked child, and closing the child's copy ends nothing."""
 
 from __future__ import annotations
 

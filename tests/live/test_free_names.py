@@ -1,4 +1,4 @@
-"""Ends that take any free name with a certain beginning."""
+"""Ends that take any free name with a certain prefix."""
 
 from __future__ import annotations
 

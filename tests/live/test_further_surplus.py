@@ -1,4 +1,4 @@
-"""What a tenant adds to its links beyond what an agent needs is not read to its end, however much it is."""
+"""However much a tenant adds to its links, an agent reads no more of it than it needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where /proc hides the processes of others (hidepid), a process that it does not show has not ended for that."""
+"""If /proc hides the processes of others (hidepid), a process that it does not show has not necessarily ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hooks with real commands and real servers: what they get, and what is left of them."""
+"""Hooks with real commands and real servers: what they receive, and what they leave behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A cache that is asked for addresses tells when they come and go."""
+"""A cache with addresses=True reports when addresses are added and removed."""
 
 from __future__ import annotations
 

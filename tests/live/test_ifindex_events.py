@@ -1,4 +1,4 @@
-"""What IfIndexCache tells: the events, and the ways to wait for them."""
+"""The events of IfIndexCache, and the ways to wait for them."""
 
 from __future__ import annotations
 

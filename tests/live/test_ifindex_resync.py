@@ -1,4 +1,4 @@
-"""Events that are lost, and how the cache comes right again."""
+"""Lost events, and how the cache recovers from them."""
 
 from __future__ import annotations
 

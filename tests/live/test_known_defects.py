@@ -1,4 +1,4 @@
-"""What an earlier agent of this kind got wrong, each of which must be impossible."""
+"""Defects of an earlier agent of this kind, each of which must be impossible."""
 
 from __future__ import annotations
 

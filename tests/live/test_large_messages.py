@@ -1,4 +1,4 @@
-"""Messages of any size: whatever a namespace's owner does to its links, they are read, and nobody else pays for it."""
+"""Messages of any size are read, whatever the owner of a namespace does to its links, and nobody else pays for it."""
 
 from __future__ import annotations
 

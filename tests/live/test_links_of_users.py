@@ -1,4 +1,4 @@
-"""References through symbolic links of another user, who may have them lead to any namespace of the host."""
+"""References through symbolic links of another user, who may make them lead to any namespace of the host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What another user of the host can do to an agent and to a trial: nothing but be named."""
+"""Another user of the host cannot harm an agent or a trial, and is named in the messages."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ HOW = ["listening", "deaf", "full"]
 
 @pytest.fixture(params=HOW)
 def squatter(request: pytest.FixtureRequest, as_other: As) -> int:
-    """The pid of one who holds the abstract names of the agent and of the trial."""
+    """The pid of a process that holds the abstract names of the agent and of the trial."""
 
     def both() -> object:
         agent = squat(f"\0vethlib/agent/{LABEL}", socket.SOCK_STREAM, request.param)

@@ -1,4 +1,4 @@
-"""Time-outs that no system call takes: longer than its type can hold, without end, or no number at all."""
+"""Time-outs that no system call accepts: too long for its type, unlimited, or not a number."""
 
 from __future__ import annotations
 

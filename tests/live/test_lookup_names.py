@@ -1,4 +1,4 @@
-"""Alternative names of any length name a link wherever a name does; and what is said of names that do not."""
+"""Alternative names of any length identify a link wherever a name does; and the errors for names that do not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an agent tells Prometheus, scraped over HTTP and read by Prometheus' own parser."""
+"""The metrics of an agent, scraped over HTTP and read by Prometheus' own parser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whoever connects to the metrics of an agent, with whatever: the health check is answered, at once."""
+"""Whatever clients send to the metrics endpoint of an agent, the health check is answered at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""inotify_simple is not installed: whoever follows files is told which package is missing."""
+"""Without inotify_simple, following files raises an error that names the missing package."""
 
 from __future__ import annotations
 

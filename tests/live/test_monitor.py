@@ -1,4 +1,4 @@
-"""The monitor tells what others do to this host's namespaces, links and addresses; `ip` does it."""
+"""The monitor reports changes of this host's namespaces, links and addresses, which are made with `ip`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def monitor(session: Session, make_netns: Callable[..., None]) -> Iterator[Monit
 
 
 def heard(monitor: Monitor, until: Callable[[HostEvent], bool], seconds: float = 30.0) -> list[HostEvent]:
-    """All that is told up to and with the one that is waited for."""
+    """Return all events up to and including the awaited one."""
     deadline = time.monotonic() + seconds
     told: list[HostEvent] = []
     while (left := deadline - time.monotonic()) > 0:

@@ -207,7 +207,7 @@ def in_sockets(fds: list[int]) -> None:
 
 
 def repeat(operation: Callable[[], object], interrupts: Interrupts) -> None:
-    """Call the operation until an interrupt, also one that is swallowed by a __del__.
+    """Call the operation until an interrupt, even if a __del__ swallows it.
 
     A function of its own: in Python 3.13 the jump back to the head of a loop is in no `try` block, and there the
     interpreter looks for signals (github.com/python/cpython/issues/130279).
@@ -219,9 +219,9 @@ def repeat(operation: Callable[[], object], interrupts: Interrupts) -> None:
 def bombard(
     operation: Callable[[], object], home: int, interrupts: Interrupts, seconds: float, at_least: int = 0
 ) -> int:
-    """Repeat the operation under interrupts at random instants; how often the thread was not at home after one.
+    """Repeat the operation under interrupts at random moments; return how often the thread was not in home afterwards.
 
-    It goes on for so many seconds, and until there were `at_least` so many interrupts, which a busy machine delays.
+    It goes on for these seconds, and until there were `at_least` this many interrupts, which a busy machine delays.
     """
     operation()
     began = time.perf_counter()

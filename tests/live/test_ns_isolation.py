@@ -39,7 +39,7 @@ def _blue() -> Iterator[None]:
 
 
 def python(code: str, *prefix: str) -> str:
-    """What the code prints, in a process of its own."""
+    """Return what the code prints in a separate process."""
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}
     command = [*prefix, sys.executable, "-W", "error", "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
@@ -135,7 +135,7 @@ print(os.listdir("/run/vethlib/vpp1"))
 
 @pytest.fixture
 def agents() -> Iterator[Path]:
-    """What agents of the host have in /run/vethlib."""
+    """The files of the host's agents in /run/vethlib."""
     directory = Path("/run/vethlib")
     (directory / "theirs").mkdir(parents=True)
     (directory / "theirs/a.json").write_text("{}")

@@ -1,4 +1,4 @@
-"""The number of a descriptor that the caller has closed leads nowhere, whatever the library opens under that number."""
+"""The number of a descriptor that the caller has closed leads nowhere, even if the library reuses that number."""
 
 from __future__ import annotations
 

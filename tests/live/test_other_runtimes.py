@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 @functools.cache
 def results(program: str, *arguments: str) -> dict[str, str]:
-    """What has become of the cases of a program, up to the one that it hung in."""
+    """The results of the cases of a program, up to the case in which it hung."""
     command = [sys.executable, "-m", f"tests.live.runtimes.{program}", *arguments]
     try:
         ran = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=90, check=False)

@@ -152,7 +152,7 @@ def test_forged_marks_concern_nobody(configurator: Configurator, blue: str, red:
     thread = threading.Thread(target=forging, args=("red", stop))
     thread.start()
     try:
-        for _ in range(3):  # what is repaired oftener waits, whoever breaks it
+        for _ in range(3):  # more frequent repairs wait, whatever their cause
             until(configurator, lambda: "ifalias" in seen("f2", "red"))
             ip("link", "set", "dev", "qa", "mtu", "1300", netns="blue")
             until(configurator, lambda: seen("qa", "blue")["mtu"] == 1500)
@@ -412,7 +412,7 @@ def test_what_is_killed_at_any_moment_leaves_no_pair_behind_whatever_tenants_do(
             time.sleep(0.001)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-        # One tenant of each pair: who has both may keep what a crash left.
+        # One tenant for each pair: a tenant that has both ends may keep what a crash left.
         lines = [f"link set dev a{number} alias mine group 7" for number in range(30)]
         for netns in spaces:
             with ns.entered(netns):

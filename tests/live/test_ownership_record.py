@@ -1,4 +1,4 @@
-"""What was built is remembered: the record of pairs, its file, and agents that were killed before they wrote to it."""
+"""Built pairs are remembered: the record of pairs, its file, and agents that were killed before they wrote to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What root writes where another user may write, too: no link of that user is followed, no lock of his waited for."""
+"""Files that root writes where another user may also write: no link of that user is followed, no lock awaited."""
 
 from __future__ import annotations
 

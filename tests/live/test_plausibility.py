@@ -1,4 +1,4 @@
-"""What is valid and hardly meant is told wherever an operator looks, and changes no exit code and no state."""
+"""Valid but implausible values are reported wherever an operator looks, without changing exit codes or states."""
 
 from __future__ import annotations
 

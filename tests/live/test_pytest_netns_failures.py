@@ -1,4 +1,4 @@
-"""What the report of a failed test shows, captures of tests, and topologies that stay up."""
+"""The content of the report of a failed test, captures of tests, and topologies that stay up."""
 
 from __future__ import annotations
 
@@ -394,7 +394,7 @@ def holders() -> Iterator[list[int]]:
 
 
 def kept_by(result: pytest.RunResult, holders: list[int]) -> tuple[int, list[str]]:
-    """The holder, and the command before another one that enters."""
+    """Return the holder, and the words before a command that enters its namespaces."""
     found = re.findall(r"a shell in one:  (nsenter --target (\d+) .*?)ip netns exec", result.stdout.str())
     assert len(set(found)) == 1
     assert len(found) == 2  # in the report, and at the end of the run

@@ -177,7 +177,7 @@ def test_what_only_has_the_name_of_a_test_file_is_not_read(project: Project, kin
     else:
         odd.symlink_to("../pipe" if kind == "a link to a pipe" else "/dev/zero")
     project.write("def test_it(veth): pass\n", "tests/test_real.py")
-    # Whoever would read the device without an end runs out of memory soon.
+    # A program that read the endless device to its end would soon run out of memory.
     result = project.run(before=["prlimit", f"--as={2 << 30}"])
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["netns: isolated in * (tests/test_real.py uses veth)*"])

@@ -46,9 +46,9 @@ def project(pytester: pytest.Pytester) -> Project:
 
 
 def somebody(project: Project, ranges: str) -> list[str]:
-    """What goes before a command for it to be run by an ordinary user to whom /etc/subuid grants `ranges`.
+    """Return the words before a command that run it as an ordinary user to whom /etc/subuid grants `ranges`.
 
-    The files of /etc are others in a mount namespace of the command's own.
+    The files in /etc are replaced in a separate mount namespace of the command.
     """
     Path(project.path).chmod(0o777)
     bindings = ""

@@ -1,4 +1,4 @@
-"""The plugin with the oldest pytest that it is for, and what it costs those who do not use it."""
+"""The plugin with the oldest supported pytest, and its cost for projects that do not use it."""
 
 from __future__ import annotations
 

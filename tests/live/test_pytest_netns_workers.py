@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 
 USES_IT = "import pytest\n@pytest.mark.parametrize('number', range(4))\ndef test_it(veth, number): pass\n"
 
-# As the documentation of pytest-xdist has it: whoever comes first starts what the others use, too.
+# As in the documentation of pytest-xdist: the first worker starts what all of them use.
 SHARED_SERVER = """
 import fcntl, json, os, socket, threading, time
 import pytest

@@ -1,4 +1,4 @@
-"""The file of the record: what a process remembers and could not write is written later, whatever others write."""
+"""The file of the record: entries that a process could not write are written later, whatever others write."""
 
 from __future__ import annotations
 
@@ -307,7 +307,7 @@ def is_removed(path: Path, content: bytes) -> None:
 
 
 def keeps_its_inode(path: Path, content: bytes) -> None:
-    """Replace it as on ext4, which gives a new file the inode number of the one that was removed last."""
+    """Replace it as on ext4, which gives a new file the inode number of the last removed file."""
     path.write_bytes(content)
 
 

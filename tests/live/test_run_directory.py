@@ -1,4 +1,4 @@
-"""The directories below /run/vethlib: nobody else writes there, whatever the umask and whoever was first."""
+"""The directories below /run/vethlib: nobody else can write there, whatever the umask and the first creator are."""
 
 from __future__ import annotations
 

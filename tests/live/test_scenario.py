@@ -1,4 +1,4 @@
-"""What the library promises, once each: the tests that `make kernels` runs on every kernel, in a minute."""
+"""One test for each promise of the library, which `make kernels` runs on every kernel in a minute."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def references(blue: str, red: str) -> Iterator[list[Netns | str]]:
 
 
 def agrees(link: Link, name: str, netns: Netns | str, **fields: object) -> None:
-    """What was returned is what ip reports, and has these fields."""
+    """Check that the returned link agrees with ip, and has these fields."""
     witness = seen(name, netns)
     assert (link.index, link.mac, link.mtu) == (witness["ifindex"], witness["address"], witness["mtu"])
     assert link.up == ("UP" in witness["flags"])

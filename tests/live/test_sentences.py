@@ -46,7 +46,7 @@ FOR_A_STATE, DOWN = (0.2, "down") if kernel_is("6.12") else (3, "lowerlayerdown"
 
 
 class Sentence(NamedTuple):
-    """What is done, and what is raised then: the class, its fields, and the message."""
+    """An action, and the exception that it raises: the class, its fields, and the message."""
 
     provoke: Provoke
     error: type[VethError]

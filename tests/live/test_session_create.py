@@ -81,7 +81,7 @@ def test_every_field_is_as_it_was_wanted(session: Session, blue: str, red: str, 
         "77",
         "left, or=so",
     )
-    # Only a kernel for several CPUs (CONFIG_RPS) tells of the other direction.
+    # Only a kernel for several CPUs (CONFIG_RPS) reports the other direction.
     assert (left["num_tx_queues"], left.get("num_rx_queues", 3)) == (3, 3)
     assert addresses("veth1", a) == ["192.168.22.1/24", "10.9.8.7/8", "2001:db8::1/64"]
     assert "UP" in left["flags"]

@@ -1,4 +1,4 @@
-"""Creating many pairs: all or nothing, or all that can be, whatever comes between."""
+"""Creating many pairs: all or nothing, or all that can be created, despite any disturbance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deleting links, one or many for the price of one, and never one that was not named."""
+"""Deleting links: one, or many for the price of one, and never a link that was not named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What others put on a link is found, and addresses are given back as they were."""
+"""Dependents of a link are found, and addresses are restored as they were."""
 
 from __future__ import annotations
 

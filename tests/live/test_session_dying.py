@@ -49,7 +49,7 @@ def test_a_create_that_does_not_wait_says_that_the_link_is_vanishing(session: Se
             told.append(error.dying)
             assert poll(lambda: names() == set())
             session.create(VETH)
-    # On a busy machine it may take the kernel longer to tell than the call looks.
+    # On a busy machine, the kernel may report it only after the call has stopped looking.
     assert told.count(True) >= len(told) // 2
     assert names("blue") == {"vb"}
 

@@ -70,7 +70,7 @@ def new_host() -> Iterator[Host]:
 
 
 class Case(NamedTuple):
-    """What is done, what has to be there before, what is wrong after its interruption, and where that comes."""
+    """An action, its preconditions, a check after its interruption, and the place of the interruption."""
 
     operation: Callable[[Host], object]
     before: Callable[[Host], object]
@@ -156,7 +156,7 @@ def delete_many_together(host: Host) -> None:
 
 
 def regrouped(host: Host) -> object:
-    """The one that stays is moved to another group only if the others are deleted."""
+    """The link that stays is moved to another group only if the others are deleted."""
     groups = {name: link.group for name, link in host.links().items() if name in ("a", "d", "y")}
     return groups if len(set(groups.values())) > 1 else None
 

@@ -1,4 +1,4 @@
-"""Calls with many links: each goes where its own reference leads, whatever the others of the call are."""
+"""Calls with many links: each is looked up where its own reference leads, whatever the others of the call are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes wrong, and what is said of it. Each time the host is afterwards exactly as it was."""
+"""Failures, and their errors. Each time, the host is afterwards exactly as it was."""
 
 from __future__ import annotations
 

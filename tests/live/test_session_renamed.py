@@ -194,7 +194,7 @@ def test_a_single_pair_that_loses_an_end_is_not_left_behind(
 def test_addresses_that_others_add_meanwhile_are_not_waited_for(
     session: Session, blue: str, monkeypatch: pytest.MonkeyPatch, netns: str
 ) -> None:
-    """Neither one that is being checked, nor one that another host has."""
+    """Neither an address that is being checked, nor an address that another host has."""
     sysctl(blue, "ipv6/conf/default/router_solicitation_delay", "0")
     session.create(Veth(End("x", blue, addresses=["2001:db8:7::1/64"]), End("y", netns, up=False)))
     sysctl(netns, "ipv6/conf/default/dad_transmits", "0")

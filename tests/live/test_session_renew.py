@@ -20,7 +20,7 @@ EXPIRING = ["10.0.0.1/24", "2001:db8::1/64"]
 
 @pytest.fixture
 def link(session: Session, blue: str) -> int:
-    """A link in blue, with addresses that expire and, after them, one that does not."""
+    """A link in blue, with addresses that expire, followed by an address that does not."""
     pair = session.create(Veth(End("va", blue), End("vb")))
     for text in EXPIRING:
         ip("address", "add", text, "dev", "va", "valid_lft", "600", "preferred_lft", "300", netns=blue)

@@ -1,4 +1,4 @@
-"""Running out of descriptors and buffers, lost answers, and signals: what is said, and that nothing stays behind."""
+"""Running out of descriptors and buffers, lost answers, and signals: the errors, and that nothing stays behind."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def green(make_netns: Callable[..., None]) -> str:
 
 
 def failing(first: list[Veth]) -> list[Veth]:
-    """These pairs, others that fill the slab, and one that fails in the next."""
+    """These pairs, others that fill the slab, and a pair that fails in the next slab."""
     others = [Veth(End(f"a{n}", "red"), End(f"b{n}", "red")) for n in range(SLAB - len(first))]
     return [*first, *others, Veth(End("taken", "red"), End("z", "red"))]
 

@@ -176,7 +176,7 @@ SEVERAL = [
 
 
 def routes_to(destination: str) -> list[Any]:
-    """Return the routes to a destination, each with its hops in whatever order."""
+    """Return the routes to a destination, each with its hops in any order."""
     found = settled_routes("-6", "route", "show", destination, netns="blue")
     for route in found:
         route["nexthops"] = sorted(route.get("nexthops", []), key=str)

@@ -202,7 +202,7 @@ def test_a_link_that_has_to_be_down_to_be_renamed_costs_no_route_over_another_li
 
 
 def add_many_routes(count: int) -> None:
-    """Add so many of each version of IP that have no source, over the other link."""
+    """Add this many routes of each IP version without a source over the other link."""
     lines = {
         "-4": [f"route add 20.{n // 256}.{n % 256}.0/24 via 192.168.7.2 dev other\n" for n in range(count)],
         "-6": [f"route add 2001:db8:{n:x}:1::/64 via 2001:db8:7::2 dev other\n" for n in range(count)],

@@ -1,4 +1,4 @@
-"""What a failed call leaves: its own step undone whatever else fails, its neighbours alone, and who stays is named."""
+"""After a failed call, its own step is undone whatever else fails, others are untouched, and what remains is named."""
 
 from __future__ import annotations
 

@@ -257,7 +257,7 @@ def test_a_note_that_was_removed_is_written_again_with_the_statuses_or_at_the_en
 def test_a_note_that_cannot_be_written_again_does_not_keep_a_removed_directory_from_its_statuses(
     point: Path, statuses: Path
 ) -> None:
-    """Only its next publication creates it, since it may have the inode number of the one that was removed."""
+    """Only its next publication creates it, because it may have the inode number of the removed file."""
     mount(point)
     write(point / "a.json", value("a", "b"))
     with closing(DirectoryStore(point, status_dir=statuses)) as store:

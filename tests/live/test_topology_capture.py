@@ -140,7 +140,7 @@ def test_a_link_that_flaps_is_captured_again_when_it_is_up(net: Topology, tmp_pa
     assert with_payload(capture.files[0], b"after")
 
 
-@pytest.mark.needs_cpus(2)  # who sends without end leaves nothing of one to others
+@pytest.mark.needs_cpus(2)  # an endless sender leaves nothing of a single CPU to others
 def test_a_wire_on_which_packets_never_end_delays_neither_other_wires_nor_the_end(
     net: Topology, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

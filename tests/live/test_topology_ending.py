@@ -1,4 +1,4 @@
-"""What the programs of a node have started ends with the node."""
+"""Processes that the programs of a node have started end with the node."""
 
 from __future__ import annotations
 

@@ -446,7 +446,7 @@ def test_what_waits_at_a_relay_keeps_its_time_while_there_is_a_rate_or_a_delay()
 
 
 class Interruption(Exception):
-    """What the handler of a signal raises."""
+    """The exception that the handler of a signal raises."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Nodes that stay up when whoever made them ends."""
+"""Nodes that stay up when the process that created them ends."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vethlib.topology.keep import Kept, keep
 
 @pytest.fixture
 def ended() -> Iterator[list[Kept]]:
-    """What is kept by a test; it is ended with it."""
+    """Nodes that a test keeps; they are ended with the test."""
     kept: list[Kept] = []
     yield kept
     for one in kept:
@@ -132,7 +132,7 @@ def test_processes_elsewhere_live_on_when_the_holder_ends(ended: list[Kept]) -> 
 
 
 def test_the_holder_has_nothing_of_the_callers_open(ended: list[Kept]) -> None:
-    # Whoever waits for the end of a pipe, as CI does, would wait for the holder.
+    # A program that waits for the end of a pipe, as CI does, would wait for the holder.
     with (
         Topology.build("node a") as net,
         subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as cat,

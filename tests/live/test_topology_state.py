@@ -1,4 +1,4 @@
-"""What a node looks like as text, for the report of a failure."""
+"""A node as text, for the report of a failure."""
 
 from __future__ import annotations
 

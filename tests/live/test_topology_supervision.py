@@ -1,4 +1,4 @@
-"""What a node has started ends with whoever started it, however that ends: supervision and its supervisor."""
+"""Programs of a node end with the process that started them, however that ends: supervision and its supervisor."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_what_was_started_ends_with_a_process_that_is_killed(start: str) -> None
 
 @pytest.mark.parametrize("end", ["SIGTERM", "SIGHUP", "SIGINT", "SIGKILL", "SIGSEGV", "os._exit(1)", "os.abort()"])
 def test_what_was_started_ends_however_the_process_ends(end: str) -> None:
-    # As a shell starts a program, whatever signals whoever runs the tests ignores (nohup: SIGHUP).
+    # As a shell starts a program, even if the process that runs the tests ignores signals (nohup: SIGHUP).
     usual = "for ignored in signal.SIGHUP, signal.SIGTERM: signal.signal(ignored, signal.SIG_DFL)\n"
     usual += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     last = usual + (end if end.startswith("os.") else f"os.kill(os.getpid(), signal.{end})")

@@ -1,4 +1,4 @@
-"""What a test asks of a node: ping, wait, sysctls, routes, addresses, and the names of nodes in programs."""
+"""The methods of a node for tests: ping, wait, sysctls, routes, addresses, and the names of nodes in programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A namespace of thousands of links in which others come and go all the time: no dump of it is whole."""
+"""A namespace with thousands of links, in which others are created and deleted all the time: no dump is whole."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A program whose exit status cannot be known is never reported as one that has succeeded.
+"""A program whose exit status cannot be known is never reported as successful.
 
 The kernel discards the statuses of children if SIGCHLD is ignored, as it is after ``trap '' CHLD``; and another part of
 a program may wait for every child.
@@ -84,7 +84,7 @@ except NotSupported as error:
 def test_a_program_that_was_started_has_no_exit_status_that_is_not_its_own(wait: str) -> None:
     started = "program = a.start(['sh', '-c', 'sleep 0.2; exit 3'])"
     assert outcome(WITH_NODE, IGNORED, started, f"print({wait})", "net.close()") == str(UNKNOWN)
-    # Who of the two is first is not certain.
+    # Which of the two is first is not certain.
     assert outcome(WITH_NODE, REAPED, started, f"print({wait})", "net.close()") in ("3", str(UNKNOWN))
 
 

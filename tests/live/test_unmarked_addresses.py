@@ -1,4 +1,4 @@
-"""Before Linux 5.18 the kernel does not mark who added an address: what the agent gave is remembered."""
+"""Before Linux 5.18, the kernel does not mark who added an address: the agent remembers its own addresses."""
 
 from __future__ import annotations
 

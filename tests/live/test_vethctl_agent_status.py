@@ -168,7 +168,7 @@ def test_asking_often_does_not_wear_the_answer_out(start_agent: Start) -> None:
     for _ in range(400):
         time.sleep(0.001)
         answers.add(running(LABEL))
-    assert answers - {0} == {agent.process.pid}  # 0: it runs, and had too much to do to say who it is
+    assert answers - {0} == {agent.process.pid}  # 0: it is running, but was too busy to identify itself
     assert poll(lambda: running(LABEL) == agent.process.pid)
 
 
@@ -270,7 +270,7 @@ def test_status_watch_draws_a_terminal_anew(start_agent: Start) -> None:
 
 
 def _read_until(fd: int, text: bytes, times: int) -> bytes:
-    """What a terminal shows until `text` was drawn so often."""
+    """Return what a terminal shows until `text` has been drawn this often."""
     read = b""
     deadline = time.monotonic() + PATIENCE
     while read.count(b"\x1b[H") < times and time.monotonic() < deadline:

@@ -89,7 +89,7 @@ def test_configuration_links_counters_and_changes_with_their_causes(
     text = vethctl("describe", "veth1", "--label", LABEL)
     assert (text.code, len(text.out.splitlines()) < 40) == (3, True)
     assert "its link was deleted" in text.out
-    # One that does not exist, and what is meant by it.
+    # A name that does not exist, and the name that is meant by it.
     assert describe(vethctl, "alone").code == 3
     unknown = describe(vethctl, "vteh1")
     assert (unknown.code, unknown.out, unknown.error["code"]) == (1, "", "no-such-interface")

@@ -122,7 +122,7 @@ BLOCKING = [
     "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())\n"
     "os.execvp(sys.argv[1], sys.argv[1:])",
 ]
-"""What starts a program with all signals blocked, as a launcher does that receives them with sigwait() or signalfd."""
+"""Start a program with all signals blocked, as a launcher does that receives them with sigwait() or signalfd."""
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)

@@ -37,7 +37,7 @@ def state_of(number: int) -> State:
 
 @pytest.fixture
 def said(home: object, tmp_path: Path) -> Iterator[str]:
-    """What an agent with 600 interfaces has published, in the directory where it is looked for."""
+    """The statuses of an agent with 600 interfaces, in the directory where they are looked for."""
     directory = f"/run/vethlib/{LABEL}/status"
     os.makedirs(directory)
     statuses: dict[str, Status | None] = {}

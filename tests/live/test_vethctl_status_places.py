@@ -1,4 +1,4 @@
-"""Which link a published status is about, whatever agent and reader call its namespace, and wherever they are."""
+"""Which link a published status concerns, whatever agent and reader call its namespace, and wherever they are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""vethctl without a stdout, stderr or stdin, or with one that takes nothing: it does its work and ends well."""
+"""vethctl without a stdout, stderr or stdin, or with streams that accept nothing: it does its work and ends well."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ class Screen:
 
     @property
     def is_as_before(self) -> bool:
-        """The modes of the terminal, and what was said last of wrapping, the cursor and the other screen."""
+        """The modes of the terminal, and the last settings of wrapping, the cursor and the alternate screen."""
         self.read()
         last = dict(re.findall(r"\033\[\?(7|25|1049)([hl])", self.text))
         return termios.tcgetattr(self.fd) == self.before and last == {"7": "h", "25": "h", "1049": "l"}
@@ -138,7 +138,7 @@ def test_the_screen_shows_every_link_with_its_namespace_and_is_left_by_q(start: 
     lines = screen.lines
     assert len(lines) == 24
     assert max(map(len, lines)) <= 80
-    # With those of other processes of this machine, which come and go.
+    # Including those of other processes of this machine, which start and end.
     expected = {("a", "home"), ("b", "blue")}
     assert screen.shows(lambda lines: expected <= {tuple(line.split()[:2]) for line in lines})
     assert not screen.is_as_before

@@ -365,7 +365,7 @@ def test_a_route_whose_source_is_taken_for_good_is_not_reported_as_configured(
 
 
 def stray() -> tuple[list[str], list[str]]:
-    """What another program has on the link "p": routes, and permanent neighbours."""
+    """The routes and permanent neighbours of another program on the link "p"."""
     found = ip("neighbour", "show", "dev", "p", "nud", "permanent")
     neighbours = [each["dst"] for each in found if not each["lladdr"].startswith(("33:33", "01:00:5e"))]
     return [route for route in routes_over("p") if "10.50." in route], sorted(neighbours)

@@ -1,4 +1,4 @@
-"""What is built from this checkout installs and works without it."""
+"""Packages that are built from this checkout can be installed and work without it."""
 
 from __future__ import annotations
 

@@ -24,16 +24,16 @@ from typing import Any, TextIO
 __all__ = ["UNPRIVILEGED", "Run", "WarmPytest"]
 
 UNPRIVILEGED = ["setpriv", "--bounding-set=-all,+setfcap", "--inh-caps=-all"]
-"""Before a command: without capabilities it can do what an ordinary user can, whoever runs these tests.
+"""Words before a command: without capabilities, it can do what an ordinary user can, no matter who runs these tests.
 
-But for one: who is user 0 needs CAP_SETFCAP to map that into a user namespace (verify_root_map,
-kernel/user_namespace.c), which others need not.
+One capability stays: user 0 needs CAP_SETFCAP to be mapped into a user namespace (verify_root_map,
+kernel/user_namespace.c); other users do not.
 """
 
 
 _OF_VETHLIB = "vethlib.pytest_netns.fixtures", "vethlib.pytest_netns.leaks.watch"
 ALSO = "concurrent.futures", "execnet.multi", "pdb", *_OF_VETHLIB
-"""What nearly every run imports: it takes half of its time."""
+"""Modules that nearly every run imports, which takes half of its time."""
 
 
 class Run:

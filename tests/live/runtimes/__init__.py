@@ -1,4 +1,4 @@
-"""Programs in which somebody else has replaced parts of the standard library, and what vethlib still does in them.
+"""Programs in which other packages have replaced parts of the standard library, and how vethlib works in them.
 
-Each is a process of its own, so that nothing that is replaced reaches the tests. Its functions are its cases.
+Each runs in a separate process, so that no replacement affects the tests. Its functions are its cases.
 """

@@ -1,4 +1,4 @@
-"""Runs the cases of a program, one after the other, and prints what has become of each as JSON."""
+"""Run the cases of a program, one after another, and print the result of each as JSON."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A program of greenlets: ``greenlets.py gevent|eventlet before|after``, patched before or after vethlib is imported.
 
-One greenlet runs all the time and looks where it is: it is never in another namespace than home.
+One greenlet runs all the time and checks where it is: it is never outside the home namespace.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def wait_for(greenlet: Any) -> None:
 
 
 def others_run() -> None:
-    """Let the others run several times, and see that they did."""
+    """Let the others run several times, and check that they did."""
     before = looks
     while looks < before + 3:
         library.sleep(0.002)
