@@ -20,12 +20,15 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
-from types import FrameType
+from pathlib import Path
+from types import CodeType, FrameType
 from typing import Any
 
 import pytest
 
-from tests.witness import open_fds
+from tests.interrupts import boundaries, distinct, interrupted
+from tests.programs import children, runs
+from tests.witness import open_fds, poll
 from vethlib import ns
 from vethlib.errors import NetnsNotFound
 from vethlib.ns import entering
@@ -321,3 +324,25 @@ def test_random_signals_during_creation_leave_no_half_of_a_namespace(
     assert len(os.listdir("/proc/self/fd")) == before
     with pytest.raises(NetnsNotFound):
         ns.open_owned("stress")
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("use", ["ns.run", "node.run"])
+def test_an_interruption_of_a_run_at_any_bytecode_ends_the_program(use: str, tmp_path: Path) -> None:
+    functions = {"completed", "_communicated", "Errand.run", "Popen.__enter__", "Popen.communicate"}
+    written, pause = tmp_path / "written", 0.1
+
+    def belongs(code: CodeType) -> bool:
+        return code.co_qualname in functions
+
+    with Topology.build("node a") as net:
+        start = net["a"].run if use == "node.run" else partial(ns.run, net["a"])
+        run = partial(start, ["sh", "-c", f"sleep {pause}; echo >{written}"])
+        others = children()
+        for boundary in distinct(boundaries(run, belongs)):
+            written.unlink(missing_ok=True)
+            began = time.monotonic()
+            interrupted(run, boundary)
+            if time.monotonic() - began < pause:
+                assert poll(lambda: not any(map(runs, children() - others)))
+                assert not written.exists(), boundary

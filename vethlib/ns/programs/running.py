@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -45,12 +45,16 @@ def run(
     with open_owned(ref, resolver) as netns:
         note_entered(ref)
 
-        def begin(options: Mapping[str, Any], stays: ExitStack) -> subprocess.Popen[Any]:
+        def begin(
+            options: Mapping[str, Any], stays: ExitStack, keep: Callable[[subprocess.Popen[Any]], object]
+        ) -> subprocess.Popen[Any]:
             def begin() -> subprocess.Popen[Any]:
                 with _refusals(f"run {_first(command)!r} in {ref or 'the home namespace'}"):
                     go_to(netns.fileno())
                     failed.extend(_look_around(name))
-                return popen(command, options)
+                process = popen(command, options)
+                keep(process)
+                return process
 
             return Errand(begin, undo=_kill, stays=stays).run()
 

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from vethlib._primitives import posix, real_subprocess
 from vethlib.errors import NotSupported
@@ -109,15 +109,19 @@ def _before_exec(ignored: Iterable[signal.Signals], then: Callable[[], object] |
     return restore
 
 
+Begin: TypeAlias = Callable[[Mapping[str, Any], ExitStack, Callable[["subprocess.Popen[Any]"], object]], object]
+"""Starts a program with options for Popen, and calls the last argument with it before an interruption is possible."""
+
+
 def completed(
-    begin: Callable[[Mapping[str, Any], ExitStack], subprocess.Popen[Any]],
+    begin: Begin,
     options: dict[str, Any],
     ended: Callable[[subprocess.Popen[Any]], object] | None = None,
 ) -> subprocess.CompletedProcess[Any]:
     """Do the same as ``subprocess.run``, whose own Popen would start the program in the caller's namespace.
 
-    `begin` starts the program with the options for Popen, in a thread that stays until the given ExitStack is closed,
-    as the caller of ``subprocess.run`` does. `ended` is called with the program when it has been waited for, unless
+    `begin` starts the program in a thread that stays until the given ExitStack is closed, as the caller of
+    ``subprocess.run`` does. `ended` is called with the program when it has been waited for, unless
     that is interrupted. Raises NotSupported, before the program is started, if its exit status would be discarded.
     """
     _check_statuses_are_kept()
@@ -131,18 +135,38 @@ def completed(
         if options.get("stdout") is not None or options.get("stderr") is not None:
             raise ValueError("stdout and stderr arguments may not be used with capture_output.")
         options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    begun: list[subprocess.Popen[Any]] = []
     with ExitStack() as stays:
-        process = begin(options, stays)
         try:
-            with process:
-                try:
-                    stdout, stderr = process.communicate(given, timeout=timeout)
-                except BaseException:
-                    process.kill()  # the end of the block waits for it
-                    raise
-        finally:
-            if process.returncode is not None and ended is not None:
-                ended(process)
+            begin(options, stays, begun.append)
+            stdout, stderr = _communicated(begun[0], given, timeout, ended)
+        except BaseException:
+            _kill(begun)  # also if it was interrupted between two handlers
+            raise
+    process = begun[0]
     if check and process.returncode:
         raise subprocess.CalledProcessError(process.returncode, process.args, stdout, stderr)
     return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+def _communicated(
+    process: subprocess.Popen[Any],
+    given: Any,
+    timeout: float | None,
+    ended: Callable[[subprocess.Popen[Any]], object] | None,
+) -> tuple[Any, Any]:
+    try:
+        with process:
+            try:
+                return process.communicate(given, timeout=timeout)
+            except BaseException:
+                process.kill()  # the end of the block waits for it
+                raise
+    finally:
+        if process.returncode is not None and ended is not None:
+            ended(process)
+
+
+def _kill(begun: Iterable[subprocess.Popen[Any]]) -> None:
+    for process in begun:
+        process.kill()

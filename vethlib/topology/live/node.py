@@ -189,10 +189,16 @@ class Node(NotesEntry):
             self._awaited.discard(process)
             self._programs.forget(process)
 
-        def begin(options: Mapping[str, Any], stays: ExitStack) -> subprocess.Popen[Any]:
-            return self._programs.begin(command, options, self._awaited.add, stays)
+        def begin(
+            options: Mapping[str, Any], stays: ExitStack, keep: Callable[[subprocess.Popen[Any]], object]
+        ) -> subprocess.Popen[Any]:
+            def begun(process: subprocess.Popen[Any]) -> None:
+                keep(process)
+                self._awaited.add(process)
 
-        # If the wait is interrupted, close() ends the program.
+            return self._programs.begin(command, options, begun, stays)
+
+        # If the wait is interrupted, close() waits for the program.
         return completed(begin, options, ended)
 
     def start(self, command: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
