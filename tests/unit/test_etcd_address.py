@@ -107,7 +107,7 @@ def test_every_option_is_read() -> None:
         ("etcd://h?lease=3", "has a lease of 3 s, which may end between heartbeats: it must be at least 4 s"),
         ("etcd://h?ca=c", "unknown option 'ca'; did you mean cacert?"),
         ("etcd://h?passwordfile=c", "unknown option 'passwordfile'; did you mean password-file?"),
-        ("etcd://h?xyzzy", "unknown option 'xyzzy'; did you mean "),
+        ("etcd://h?xyzzy", "unknown option 'xyzzy'; must be some of "),
     ],
 )
 def test_what_is_wrong_is_told_with_the_cure(url: str, cure: str) -> None:

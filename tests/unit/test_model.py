@@ -155,6 +155,7 @@ def test_the_kernel_name_is_the_name_unless_another_is_given() -> None:
         ({"mtu": 9000, "sysctls": {"ipv6.mtu": "1400"}}, "sysctls", "mtu"),
         ({"sysctls": {"rp_filter": 0.5}}, "sysctls", "number"),
         ({"routes": [{"dst": "10.0.0.1/8"}]}, "routes", "host bits"),
+        ({"routes": [{"dst": "nonsense"}]}, "routes", "10.1.0.0/16"),
         ({"neighbours": [{"ip": "10.0.0.1/8", "mac": "02:00:00:00:00:09"}]}, "neighbours", "prefix"),
         ({"master": "a b"}, "master", "space"),
         ({"neighbours": [{"ip": "10.0.0.1"}]}, "neighbours", "mac"),

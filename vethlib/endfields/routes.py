@@ -166,8 +166,14 @@ def _network(given: object, near: IPAddress | None) -> IPNetwork:
     if isinstance(given, str) and len(given) <= _LONGEST:
         try:
             return _read_network(given)
-        except ValueError as error:
-            raise InvalidValue("routes", given, f"{error}") from None
+        except ValueError:
+            pass
+        try:
+            network = ip_network(given, strict=False)
+        except ValueError:
+            pass
+        else:
+            raise InvalidValue("routes", given, f"has host bits: the destination must be {network}")
     raise InvalidValue("routes", given, 'a destination must be a network such as 10.1.0.0/16, or "default"')
 
 

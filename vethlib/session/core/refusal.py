@@ -31,6 +31,11 @@ _HINTS = {
 
 READ_ONLY: Final = "a container has /proc/sys read-only, unless it is privileged"
 
+_OF_SYSCTLS: Final = {
+    errno.EROFS: READ_ONLY,
+    errno.ENOENT: "this kernel has no such setting, or the link is gone; `ls /proc/sys/net/ipv[46]/conf/lo` lists them",
+}
+
 
 def refusal(
     outcome: Outcome, request: str, netns: object, *, says: str = "", cls: type[NetlinkError] | None = None
@@ -135,10 +140,11 @@ def system_error(error: Exception, request: str, netns: object) -> NetlinkError:
 
 def sysctl_error(error: OSError, request: str, netns: object) -> NetlinkError:
     """Return the NetlinkError for a file of /proc/sys that cannot be written."""
-    if error.errno != errno.EROFS:
+    number = error.errno or 0
+    if number not in _OF_SYSCTLS:
         return system_error(error, request, netns)
-    text = f"{request}: {errno_text(errno.EROFS)} ({READ_ONLY})"
-    return NetlinkError(text, errno=errno.EROFS, request=request, netns=str(netns or ""))
+    text = f"{request}: {errno_text(number)} ({_OF_SYSCTLS[number]})"
+    return NetlinkError(text, errno=number, request=request, netns=str(netns or ""))
 
 
 def copy_for(error: VethError, item: object, request: str = "") -> VethError:

@@ -150,12 +150,12 @@ def _options(url: str, query: str) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for name, text in parse_qsl(query, keep_blank_values=True):
         if name not in _OPTIONS:
-            near = get_close_matches(name, _OPTIONS, n=1, cutoff=0.0)[0]
+            near = "".join(get_close_matches(name, _OPTIONS, n=1, cutoff=0.5))
+            meant = f"did you mean {near}?" if near else f"must be some of {', '.join(sorted(_OPTIONS))}."
             # It may be the end of a password with a '?', which was taken for the start of the options.
             if "@" in query or name not in masked(url):
-                cure = f"unknown option; did you mean {near}? In a password, write %3F for '?'"
-                raise _wrong(url, cure)
-            raise _wrong(url, f"unknown option {name!r}; did you mean {near}?")
+                raise _wrong(url, f"unknown option; {meant} In a password, write %3F for '?'")
+            raise _wrong(url, f"unknown option {name!r}; {meant.removesuffix('.')}")
         read, cure = _OPTIONS[name]
         try:
             options[name.replace("-", "_")] = read(text)
