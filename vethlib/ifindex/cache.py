@@ -354,8 +354,8 @@ class IfIndexCache(WarnsUnclosed):
     def due(self) -> float | None:
         """Return when, by the monotonic clock, to call :meth:`changes` or :meth:`poll` even without an event.
 
-        None for never. That is when a failed dump is repeated; :meth:`poll` and :meth:`events` do not wait any longer
-        than that.
+        None means never. A failed dump is repeated at that time; :meth:`poll` and :meth:`events` wait no longer than
+        that.
         """
         return self._watching.due
 

@@ -1,11 +1,13 @@
 """Namespace references: the texts that lead to a network namespace, and opening them.
 
-====================  ========================================================================== ``""`` or None
-the calling thread's own network namespace ``netns:blue, blue``  /run/netns/blue, as created by ``ip netns add blue``
-``pid:42``            the namespace of process 42 ``path:/a/file``      the namespace of that file
-(``path:/proc/42/task/43/ns/net``) ``fd:7``              the namespace of descriptor 7 of this process
-``microservice:vnf``  the namespace that the caller's resolver currently returns for this label ====================
-==========================================================================
+====================  ==========================================================================
+``""`` or None        the calling thread's own network namespace
+``netns:blue, blue``  /run/netns/blue, as created by ``ip netns add blue``
+``pid:42``            the namespace of process 42
+``path:/a/file``      the namespace of that file (``path:/proc/42/task/43/ns/net``)
+``fd:7``              the namespace of descriptor 7 of this process
+``microservice:vnf``  the namespace that the caller's resolver returns for this label at present
+====================  ==========================================================================
 
 Different texts can lead to the same namespace: compare by :func:`identity`. An open descriptor keeps its namespace
 alive.

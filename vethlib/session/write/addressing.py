@@ -155,7 +155,7 @@ class Goal(Value):
         return [address for address in present if self._must_go(address, wanted)]
 
     def _must_go(self, address: Address, wanted: set[Identity]) -> bool:
-        """Return whether `wanted` are all addresses that the link is to have, and do not include this one."""
+        """Return whether an address must be removed if the link is to have exactly the `wanted` ones."""
         identity = address.identity
         if identity in wanted or identity in self.again:
             return identity in self.again

@@ -1,9 +1,10 @@
 """Fields of the links of a wire (:class:`vethlib.End`), in the text of a topology.
 
-a -- b  txqlen=500 offload=off              # attributes of the statement: for both ends a -- b  alias=uplink/downlink
-mac=/02:…:02  # for the left end and the right end; either may be missing a -- b  sysctl.rp_filter=0                  #
-a setting of the links a -- b  master=/lan                         # a bridge or VRF that exists in the node of the
-right end a(10.0.0.1/24, default via 10.0.0.2) -- b   # a port: its addresses, routes and neighbours
+a -- b  txqlen=500 offload=off              # attributes of the statement: for both ends
+a -- b  alias=uplink/downlink mac=/02:…:02  # for the left end and the right end; either may be missing
+a -- b  sysctl.rp_filter=0                  # a setting of the links
+a -- b  master=/lan                         # a bridge or VRF that exists in the node of the right end
+a(10.0.0.1/24, default via 10.0.0.2) -- b   # a port: its addresses, routes and neighbours
 """
 
 from __future__ import annotations
