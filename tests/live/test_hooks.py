@@ -22,6 +22,7 @@ import pytest
 import trustme
 
 from tests.live.applying import value
+from tests.live.silent import silent_fuse
 from tests.programs import attended, children, runs
 from tests.witness import names, open_fds, poll, seen
 from vethlib import End, Session, Veth, ns
@@ -257,6 +258,26 @@ def test_telling_never_waits_and_a_hook_that_hangs_is_in_nobody_elses_way(
         assert poll(lambda: told.exists() and "veth199" in told.read_text().split())
         assert sum((other.delivered, other.failed, other.dropped)) >= 50
         hooks.close(grace=0)
+
+
+@pytest.mark.usefixtures("little_patience")
+@pytest.mark.parametrize("silent", ["notify", "interpreter"])
+def test_a_command_on_a_file_system_that_does_not_answer_hinders_nobody(
+    script: Callable[[str], str], tmp_path: Path, caplog: pytest.LogCaptureFixture, silent: str
+) -> None:
+    file = tmp_path / "notify"
+    for script_file, interpreter in ((tmp_path / "interpreter", "/bin/sh"), (file, tmp_path / "interpreter")):
+        script_file.write_text(f"#! {interpreter} -e\n")
+        script_file.chmod(0o755)
+    other = tmp_path / "got"
+    with silent_fuse(tmp_path / silent, is_file=True):
+        with Hooks([f"exec:{file}", script(f"cat >{other}")], timeout=PATIENCE) as hooks:
+            hooks.tell(change("a"))
+            assert poll(lambda: other.exists() and other.read_text() != "")
+            assert poll(lambda: hooks.counts()[0].failed == 1)
+            began = time.monotonic()
+        assert time.monotonic() - began < PATIENCE / 2
+    assert f"{tmp_path / silent}: its file system does not answer" in caplog.text
 
 
 def test_failures_say_why_and_what_to_do_but_not_each_time(

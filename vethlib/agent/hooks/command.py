@@ -7,6 +7,8 @@
    the end of it kept for the log; its stdout is /dev/null. It gets no other descriptor.
 4. When it ends, its time is over, or the agent ends, its whole group is killed. This is done before the command is
    reaped, because until then no other group can have its number.
+5. posix_spawn returns when the command is loaded, and Python runs no other thread meanwhile. So a command on a file
+   system that does not answer is not run: its file is read before, in another thread.
 """
 
 from __future__ import annotations
@@ -15,26 +17,34 @@ import asyncio
 import errno
 import os
 import signal
+import stat
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from vethlib._primitives import memfd_create, pidfd_open, time
 from vethlib.agent.process.descriptors import as_given
+from vethlib.ns.files.glance import NoAnswer
+from vethlib.ns.opening import asked
 
-__all__ = ["run"]
+__all__ = ["cure_of", "run"]
 
 _MFD_CLOEXEC: Final = 1  # include/uapi/linux/memfd.h
 _KEPT: Final = 300  # bytes of its stderr
 _LOOK: Final = 0.03  # seconds between checks of a command without a pidfd
 _HANG: Final = 1.0  # seconds for a killed command to end
 _PAUSE: Final = 0.001  # seconds between checks of a killed command
+_INTERPRETERS: Final = 5  # a script may have an interpreter that is a script, and so on (exec_binprm, fs/exec.c)
+_FIRST_LINE: Final = 256  # bytes of a script that may name its interpreter (BINPRM_BUF_SIZE)
 _LEFT_OUT: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "JOURNAL_STREAM")
 _SIGNALS: Final = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 
 
 async def run(argv: Sequence[str], stdin: bytes, environment: Mapping[str, str], timeout: float) -> str:
     """Run a command for up to `timeout` seconds; return the problem and its cure, or ""."""
+    if silent := _silent_file(argv[0]):
+        return f"it cannot be run now: {silent}: its file system does not answer; repair that, or move the command"
     complaint, write = os.pipe2(os.O_CLOEXEC)
     try:
         pid = _spawn(argv, stdin, environment, write)
@@ -75,6 +85,48 @@ async def run(argv: Sequence[str], stdin: bytes, environment: Mapping[str, str],
         return ""
     how = f"it exited with {status}" if status > 0 else f"{_name(-status)} ended it"
     return how + _quoted(stderr)
+
+
+def cure_of(command: str) -> str:
+    """Return what to do so that a command can be run; "" if it can."""
+
+    def cure() -> str:
+        if os.access(command, os.X_OK):
+            return ""
+        return f"chmod +x {command}" if os.path.exists(command) else "create it; it is looked up for each event"
+
+    try:
+        return asked(command, cure)
+    except NoAnswer:
+        return "its file system does not answer"
+    except OSError:
+        return ""  # no thread can be started now, so nothing is known
+
+
+def _silent_file(command: str) -> str:
+    """Return the file of a command, or of its interpreter, whose file system does not answer; "" if there is none."""
+    file = command
+    for _ in range(_INTERPRETERS):
+        try:
+            file_of_interpreter = asked(file, partial(_interpreter, file))
+        except NoAnswer:
+            return file
+        except OSError:
+            return ""  # running it reports the reason
+        if not file_of_interpreter:
+            return ""
+        file = file_of_interpreter
+    return ""
+
+
+def _interpreter(file: str) -> str:
+    """Return the interpreter that a script names in its first line; "" for any other file."""
+    if not stat.S_ISREG(os.stat(file).st_mode):
+        return ""
+    with open(file, "rb", buffering=0) as script:
+        line = script.read(_FIRST_LINE).partition(b"\n")[0]
+    words = line.removeprefix(b"#!").split(maxsplit=1)
+    return os.fsdecode(words[0]) if line.startswith(b"#!") and words else ""
 
 
 def _spawn(argv: Sequence[str], stdin: bytes, environment: Mapping[str, str], complaint: int) -> int:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import socket
 import threading
@@ -29,7 +28,7 @@ from vethlib.agent.state import State
 from vethlib.errors import InvalidValue
 from vethlib.ns.deadline import check_timeout
 
-from .command import run
+from .command import cure_of, run
 from .event import REMOVED, Event, event_of
 from .policy import DELAYS, Complaints, spread
 from .post import Answer, post
@@ -111,9 +110,7 @@ class Hooks(Closing):
         self._closed = False
         self._deadline = 0.0  # end of the grace period after closing
         for line in self._lines:
-            if isinstance(line.target, CommandTarget) and not os.access(line.target.argv[0], os.X_OK):
-                path = line.target.argv[0]
-                cure = f"chmod +x {path}" if os.path.exists(path) else "create it; it is looked up for each event"
+            if isinstance(line.target, CommandTarget) and (cure := cure_of(line.target.argv[0])):
                 _log.warning("hook %s: the command cannot be run: %s", line.target.shown, cure)
         self._wake = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="vethlib-hooks", daemon=True)
