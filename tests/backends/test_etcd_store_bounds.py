@@ -59,6 +59,15 @@ def test_long_values_are_refused_one_by_one_and_what_fits_is_there(etcd: Etcd, p
     assert proxy.bytes_down < 4 * 600_000 + 200_000  # they are not received whole
 
 
+@pytest.mark.parametrize("value_bytes", [4 << 30, 10**15])
+def test_an_etcd_is_read_whatever_the_limit_of_a_value(etcd: Etcd, value_bytes: int) -> None:
+    etcd.fill(many(2))
+    consumer = Consumer(EtcdStore(etcd.url, LABEL, limits=Limits(value_bytes=value_bytes)))
+    consumer.wait(lambda: consumer.values is not None or consumer.outage != "")
+    assert consumer.values is not None, consumer.outage
+    consumer.store.close()
+
+
 def test_a_long_value_is_an_interface_again_when_it_is_shorter(etcd: Etcd, follow: Follow) -> None:
     fill_with_long(etcd, ["v1"])
     etcd.fill({key("v2"): text("v2")})

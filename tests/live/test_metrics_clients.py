@@ -267,3 +267,8 @@ def test_without_descriptors_callers_take_turns_and_nobody_spins(numbers: Number
         for one in callers:
             one.close()
         assert is_well(port)
+
+
+def test_a_limit_of_the_request_above_all_memory_is_none() -> None:
+    with served(Numbers(), metrics_head_bytes=10**15) as port:
+        assert get(port, "/healthz")[0].endswith("200 OK")

@@ -10,6 +10,8 @@ import pytest
 from tests.capabilities import dropped
 from tests.commands import Vethctl
 from tests.live.applying import EXAMPLES, value
+from vethlib.agent.config.files import load
+from vethlib.agent.limits import Limits
 
 
 @pytest.mark.parametrize(("example", "number"), [("pair", 2), ("chain", 4), ("star", 40)])
@@ -90,3 +92,16 @@ def test_text_that_is_no_json_is_told_with_its_place(vethctl: Vethctl) -> None:
     assert said.code == 1
     assert said.error["error"].startswith("stdin: ")
     assert "line 2" in said.error["error"]
+
+
+@pytest.mark.parametrize("mode", ["r", "rb"])
+def test_a_limit_above_all_memory_is_none(
+    vethctl: Vethctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    monkeypatch.setenv("VETHLIB_LIMIT", "file_bytes=90000G")
+    file = tmp_path / "pair.json"
+    file.write_text(json.dumps([value("a", "b"), value("b", "a")]))
+    said = vethctl("validate", str(file))
+    assert (said.code, said.err) == (0, "")
+    with open(file, mode) as stdin:
+        assert list(load(["-"], stdin, limits=Limits(file_bytes=10**15)).interfaces) == ["a", "b"]

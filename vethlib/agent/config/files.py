@@ -6,7 +6,7 @@ import errno
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any
 
 from vethlib.agent.limits import DEFAULT, Limits
 from vethlib.errors import InvalidValue, VethError
@@ -19,6 +19,7 @@ __all__ = ["Configuration", "SourceError", "UnreadablePath", "contents", "is_con
 
 STDIN = "-"
 
+_PIECE = 1 << 20  # bytes or characters
 _MOST_TWINS = 8  # places of one name that a message lists
 
 
@@ -95,7 +96,7 @@ def contents(
     for path in [os.fspath(path) for path in paths]:
         if path == STDIN and stdin is not None:
             # Decoded here, not by the stream, so that undecodable bytes are reported with line and column.
-            yield "stdin", getattr(stdin, "buffer", stdin).read(longest + 1)
+            yield "stdin", _read_up_to(getattr(stdin, "buffer", stdin), longest + 1)
         elif os.path.isdir(path):
             in_directory = _json_files(path)
             if not in_directory:
@@ -149,9 +150,20 @@ def _read_named(path: str, longest: int) -> bytes:
     """Read up to `longest` + 1 bytes of a file: it may be /dev/zero, or grow while it is read."""
     try:
         with open(path, "rb") as file:
-            return file.read(longest + 1)
+            content: bytes = _read_up_to(file, longest + 1)
+            return content
     except OSError as error:
         raise _unreadable(path, error) from error
+
+
+def _read_up_to(file: IO[Any], most: int) -> Any:
+    """Read up to `most` bytes or characters; read() alone would need memory for all of them, however few there are."""
+    pieces = [file.read(min(most, _PIECE))]
+    left = most - len(pieces[0])
+    while pieces[-1] and left:
+        pieces.append(file.read(min(left, _PIECE)))
+        left -= len(pieces[-1])
+    return pieces[0][:0].join(pieces)
 
 
 def _read_listed(path: str, longest: int) -> bytes:

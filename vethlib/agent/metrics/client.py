@@ -20,6 +20,7 @@ __all__ = ["Client", "Request"]
 _CHUNK: Final = 65536
 _DROPPED: Final = 1 << 20  # bytes that are read and dropped after the response
 _END: Final = re.compile(rb"\r?\n\r?\n")
+_LONGEST_END: Final = 4
 _REQUEST: Final = re.compile(rb"([A-Z]{1,20}) ([\x21-\x7e]{1,8000}) HTTP/1\.[0-9]\r?")
 
 
@@ -87,7 +88,7 @@ class Client:
 
     def _read(self) -> None:
         try:
-            data = self._connection.recv(self._longest + 1 - len(self._head))
+            data = self._connection.recv(min(_CHUNK, self._longest + 1 - len(self._head)))
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -95,8 +96,9 @@ class Client:
         if not data:
             self.close()
             return
+        searched = max(0, len(self._head) - _LONGEST_END)
         self._head += data
-        end = _END.search(self._head)
+        end = _END.search(self._head, searched)
         if end is not None:
             self._begin_to_write(self._answer(Request(bytes(self._head[: end.start()]))))
         elif len(self._head) > self._longest or not b"A" <= self._head[:1] <= b"Z":

@@ -35,9 +35,10 @@ from .streams import Pulse, Watch
 __all__ = ["CALL", "OPS", "Connection", "Found", "Raw", "TooLong", "end_of", "raw_of"]
 
 OPS = 100  # operations in one transaction; etcd accepts 128 (--max-txn-ops)
+_LONGEST_ANSWER: Final = 64 << 20  # bytes; gRPC accepts no limit of 4 GiB or more
 _OPTIONS = (
     ("grpc.enable_retries", 0),
-    ("grpc.max_receive_message_length", 64 << 20),
+    ("grpc.max_receive_message_length", _LONGEST_ANSWER),
     # No more than this is in flight, because the answer to a heartbeat has to wait behind it.
     ("grpc.http2.bdp_probe", 0),
     ("grpc.http2.lookahead_bytes", 1 << 16),
@@ -344,7 +345,7 @@ def _service_config(limits: Limits) -> str:
     """Return the configuration that limits the answers of Range, which contain data of other users."""
     ranges = {
         "name": [{"service": "etcdserverpb.KV", "method": "Range"}],
-        "maxResponseMessageBytes": limits.value_bytes + _BESIDE_A_VALUE,
+        "maxResponseMessageBytes": min(limits.value_bytes + _BESIDE_A_VALUE, _LONGEST_ANSWER),
     }
     return json.dumps({"methodConfig": [ranges]})
 
