@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.live.agent_process import Agent
 from tests.live.agents import started
 from tests.live.applying import value
 from tests.live.silent import silent_fuse
@@ -184,3 +185,35 @@ def test_an_agent_starts_and_stops_while_a_silent_file_system_is_mounted_on_a_fi
             if pid:
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
+
+
+def test_an_agent_works_and_stops_while_the_file_system_of_its_statuses_does_not_answer(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    write(tmp_path / "store" / "pair.json", value("a", "b"), value("b", "a"))
+    with silent_fuse(tmp_path / "status"):
+        agent = Agent(tmp_path, "--docker", "off", "--limit", "file_system_seconds=0.1")
+        try:
+            agent.wait_until("READY")
+            assert "a" in names()
+            began = time.monotonic()
+            assert agent.end() == 0
+            assert time.monotonic() - began < LONGEST
+        finally:
+            agent.process.kill()
+    assert SILENT in agent.errors.read_text()
+
+
+def test_statuses_are_written_when_their_file_system_answers_again(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    write(tmp_path / "store" / "pair.json", value("a", "b"), value("b", "a"))
+    agent = Agent(tmp_path, "--docker", "off", "--limit", "file_system_seconds=0.1")
+    try:
+        agent.wait_until("READY")
+        (tmp_path / "status").rename(tmp_path / "former")
+        with silent_fuse(tmp_path / "status"):
+            write(tmp_path / "store" / "pair.json", value("a", "b"), value("b", "a"), value("c", "d"))
+            assert poll(lambda: SILENT in agent.errors.read_text())
+        assert poll(lambda: (tmp_path / "status" / "c.json").exists())
+        assert agent.end() == 0
+    finally:
+        agent.process.kill()

@@ -12,7 +12,7 @@ from vethlib._primitives import time
 from vethlib.agent.attempts import Attempts
 
 from .agentreport import FILE, AgentReport
-from .directories import Identity, absolute, why
+from .directories import Identity, absolute, check_answer, why
 from .statusdirectory import opener
 
 __all__ = ["AgentFile"]
@@ -53,7 +53,7 @@ class AgentFile:
 
     def published(self) -> None:
         """Report that all statuses are published. Also writes the file again if somebody has removed it."""
-        if not self._report.ready or not os.path.lexists(os.path.join(self._directory, FILE)):
+        if not self._report.ready or self._is_missing(FILE):
             self._report = replace(self._report, ready=True)
             self._write()
 
@@ -69,11 +69,20 @@ class AgentFile:
     def ended(self) -> None:
         """Report that the agent has ended: only whose the statuses are remains true."""
         self._report = AgentReport(self._report.store, home=self._report.home, label=self._report.label)
-        if os.path.isdir(self._directory):
+        if not self._is_missing("."):
             self._write()
+
+    def _is_missing(self, name: str) -> bool:
+        """Return whether a file of the directory is missing; False if its file system does not answer."""
+        try:
+            check_answer(self._directory)
+        except OSError:
+            return False
+        return not os.path.lexists(os.path.join(self._directory, name))
 
     def _write(self) -> None:
         try:
+            check_answer(self._directory)
             if self._has_directory:
                 os.stat(self._directory)
             directory = self._opened()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
 from vethlib.agent.config.files import is_configuration
 from vethlib.errors import InvalidValue
+from vethlib.ns.files.glance import NoAnswer
+from vethlib.ns.opening import asked
 
-__all__ = ["Identity", "absolute", "file_names", "identity", "why"]
+__all__ = ["Identity", "absolute", "check_answer", "file_names", "identity", "why"]
 
 Identity = tuple[int, int]
 """The identity of a directory, whatever its path: st_dev and st_ino."""
@@ -25,6 +28,16 @@ def absolute(path: str | os.PathLike[str]) -> str:
         return os.path.join(os.getcwd(), path)
     except FileNotFoundError:
         raise InvalidValue("path", path, "must be absolute: the working directory has been deleted") from None
+
+
+def check_answer(path: str) -> None:
+    """Raise NoAnswer, an OSError, if the file system at a path does not answer: using it would block this thread."""
+    try:
+        asked(path, partial(os.stat, path))
+    except NoAnswer:
+        raise
+    except OSError:
+        pass  # it is missing, for example
 
 
 def identity(directory: int) -> Identity:

@@ -23,7 +23,7 @@ from vethlib.ns.descriptor import HERE
 from vethlib.ns.opening import shown_identity
 
 from .agentreport import AgentReport, read_report
-from .directories import Identity, absolute, identity
+from .directories import Identity, absolute, check_answer, identity
 from .protocol import StoreError
 from .statusdirectory import is_in_use
 from .statuses import status_file
@@ -143,9 +143,10 @@ class DirectoryStatuses:
         """Return the present statuses; none if the directory is missing, or another agent's.
 
         Without an agent here, they may be those of an agent of the label that has another `home`. If only some files
-        have `changed` since the last call, no others are read. Raises OSError if no descriptor is left, or if the
-        directory may not be read.
+        have `changed` since the last call, no others are read. Raises OSError if no descriptor is left, if the
+        directory may not be read, or if its file system does not answer.
         """
+        check_answer(self.place)
         if changed is None:
             changed, self._entries = self._files(), {}
         for file in filter(_is_status, changed):

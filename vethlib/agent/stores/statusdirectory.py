@@ -18,7 +18,7 @@ from vethlib.ns.descriptor import HERE
 from vethlib.ns.opening import shown_identity
 
 from .agentreport import read_report
-from .directories import Identity, absolute, identity
+from .directories import Identity, absolute, check_answer, identity
 
 __all__ = ["StatusDirectory", "is_in_use", "opener"]
 
@@ -63,6 +63,7 @@ class StatusDirectory:
 
         Raises OSError, also if another agent uses it by now.
         """
+        check_answer(self.path)
         directory = open_for_writing(self.path)
         if self._lock_now(self.path, identity(directory)):
             return directory
@@ -72,6 +73,7 @@ class StatusDirectory:
     def _take(self, path: str) -> bool:
         """Lock a directory, as far as that is possible; return False if another agent has locked it."""
         try:
+            check_answer(path)
             directory = open_for_writing(path)
         except OSError:
             return True  # reported when the statuses are written
@@ -188,7 +190,12 @@ def _sees_the_same(process: int) -> bool:
 
 def opener(directory: str | os.PathLike[str]) -> Callable[[], int]:
     """Return a function that opens a directory for writing; for one of these, :meth:`StatusDirectory.open`."""
-    return directory.open if isinstance(directory, StatusDirectory) else partial(open_for_writing, absolute(directory))
+    return directory.open if isinstance(directory, StatusDirectory) else partial(_open, absolute(directory))
+
+
+def _open(path: str) -> int:
+    check_answer(path)
+    return open_for_writing(path)
 
 
 def _user_of(directory: str) -> str:

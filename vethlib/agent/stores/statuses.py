@@ -26,7 +26,7 @@ from vethlib.agent.config.filecontent import content
 from vethlib.agent.state import State
 from vethlib.agent.status import Status
 
-from .directories import Identity, absolute, file_names, identity, why
+from .directories import Identity, absolute, check_answer, file_names, identity, why
 from .protocol import StoreError
 from .statusdirectory import opener
 
@@ -161,6 +161,7 @@ class StatusFiles:
         return False
 
     def _open(self) -> int:
+        check_answer(self._path)
         if not os.path.lexists(self._path):
             self._directory = None
         directory = self._opened()

@@ -15,7 +15,7 @@ from vethlib._files import write_whole
 from vethlib._primitives import time
 from vethlib.agent.attempts import Attempts
 from vethlib.agent.config.filecontent import content
-from vethlib.agent.stores.directories import absolute, why
+from vethlib.agent.stores.directories import absolute, check_answer, why
 from vethlib.agent.stores.statusdirectory import opener
 
 __all__ = ["DeviceNote"]
@@ -72,11 +72,18 @@ class DeviceNote:
     def _is_missing(self) -> bool:
         if not self._directory:
             return False
-        return self._attempts.failed > 0 or (self.device is not None and not os.path.lexists(self._file))
+        if self._attempts.failed or self.device is None:
+            return self._attempts.failed > 0
+        try:
+            check_answer(self._directory)
+        except OSError:
+            return False  # it will be seen when it answers again
+        return not os.path.lexists(self._file)
 
     def _read(self) -> int | None:
         """Return what the last run has noted for this path; None if there is nothing that can be understood."""
         try:
+            check_answer(self._directory)
             file = content(self._file, None, follow=False, longest=_LONGEST)
             value = {} if file is None else json.loads(file.raw)
             device = value["device"] if value["path"] == self._path else None
@@ -88,6 +95,7 @@ class DeviceNote:
         if self._opened is None:
             return
         try:
+            check_answer(self._directory)
             if not self._creates:
                 # If the note created a removed directory, StatusFiles might take it for the former one, in which all
                 # statuses are written, because it may have the same inode number.
