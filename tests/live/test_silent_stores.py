@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.agent_process import Agent
+from tests.commands import said
+from tests.live.agent_process import LABEL, Agent
 from tests.live.agents import started
 from tests.live.applying import value
 from tests.live.silent import silent_fuse
@@ -195,6 +196,8 @@ def test_an_agent_works_and_stops_while_the_file_system_of_its_statuses_does_not
         try:
             agent.wait_until("READY")
             assert "a" in names()
+            shown = said("status", "--label", LABEL, "--status-dir", str(agent.status))
+            assert (shown.code, SILENT in shown.err) == (2, True)
             began = time.monotonic()
             assert agent.end() == 0
             assert time.monotonic() - began < LONGEST

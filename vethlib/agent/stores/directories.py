@@ -34,7 +34,8 @@ def check_answer(path: str) -> None:
     """Raise NoAnswer, an OSError, if the file system at a path does not answer: using it would block this thread."""
     try:
         asked(path, partial(os.stat, path))
-    except NoAnswer:
+    except NoAnswer as error:
+        error.filename = path
         raise
     except OSError:
         pass  # it is missing, for example

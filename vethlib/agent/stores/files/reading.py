@@ -10,7 +10,6 @@ import os
 import stat
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
-from functools import partial
 
 from vethlib import _trusted
 from vethlib.agent.config.filecontent import Content, content
@@ -83,10 +82,10 @@ def names_of(inodes: Set[int], directory: int) -> list[str]:
 def is_same(path: str, other: str) -> bool:
     """Return whether two paths lead to the same directory; False if a file system does not answer."""
     try:
-        real, other_real = (asked(each, partial(os.path.realpath, each)) for each in (path, other))
+        real = asked(path, lambda: os.path.realpath(path))
+        return real == asked(other, lambda: os.path.realpath(other))
     except OSError:
         return False
-    return real == other_real
 
 
 def real_path(name: str, directory: int, at: str) -> str:
