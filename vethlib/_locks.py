@@ -173,9 +173,10 @@ def _device(descriptor: int) -> str:
     with suppress(OSError, ValueError, StopIteration):
         with open(f"/proc/self/fdinfo/{descriptor}", encoding="utf-8") as lines:
             mount = next(line.split()[1] for line in lines if line.startswith("mnt_id:"))
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as lines:
-            device = next(fields[2] for fields in map(str.split, lines) if fields[0] == mount)
-        major, minor = map(int, device.split(":"))
+        # Others may have given mount points any bytes, of which only blanks, tabs and line feeds are escaped.
+        with open("/proc/self/mountinfo", "rb") as mounts:
+            device = next(line.split(b" ", 3)[2] for line in mounts if line.startswith(f"{mount} ".encode()))
+        major, minor = map(int, device.split(b":"))
         return f"{major:02x}:{minor:02x}"
     return ""
 

@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,19 @@ def test_editors_exclude_each_other_though_no_holder_is_visible(
     monkeypatch.setattr(_locks, "_UNKNOWN", 0.0)
     with DirectoryEditor(readable)._locked(), pytest.raises(StoreError), DirectoryEditor(readable)._locked():
         pass
+
+
+def test_the_holder_of_a_lock_is_known_whatever_the_names_of_mount_points(tmp_path: Path) -> None:
+    with ExitStack() as mounted:
+        for name in ("a\r\rb", "a\u2028b", "store"):
+            (tmp_path / name).mkdir()
+            subprocess.run(["mount", "-t", "tmpfs", "tmpfs", tmp_path / name], check=True)
+            mounted.callback(subprocess.run, ["umount", "-l", tmp_path / name], check=True)
+        store = tmp_path / "store"
+        descriptor = os.open(store, os.O_RDONLY)
+        mounted.callback(os.close, descriptor)
+        with staying(lock(store)) as pid:
+            assert _locks.holders(descriptor) == [(pid, 0)]
 
 
 def test_the_same_inode_of_another_file_system_is_another_file(tmp_path: Path) -> None:

@@ -55,10 +55,11 @@ def test_a_hint_that_has_ended_does_no_harm(foreign: ns.Netns, inside: int) -> N
     assert ns.find([foreign.identity], hints) == {foreign.identity: f"pid:{inside}"}
 
 
+@pytest.mark.parametrize("name", ["a b\\c", "a\rb", "a\x0b\x1fb", "a\u00a0b", "a\u2028b", "\udcff"])
 def test_a_namespace_that_is_mounted_anywhere_is_found_by_the_path(
-    foreign: ns.Netns, inside: int, tmp_path: Path
+    foreign: ns.Netns, inside: int, tmp_path: Path, name: str
 ) -> None:
-    place = tmp_path / "a b\\c"
+    place = tmp_path / name
     place.touch()
     subprocess.run(["mount", "--bind", f"/proc/{inside}/ns/net", place], check=True)
     try:

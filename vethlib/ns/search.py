@@ -18,8 +18,9 @@ from .reference import parse
 __all__ = ["everywhere", "find"]
 
 # The root of a mount of nsfs is the namespace itself, as in "net:[4026531840]" (ns_dname, fs/nsfs.c).
-_NSFS_MOUNT = re.compile(r"\S+ \S+ \S+ net:\[(\d+)\] (\S+) ")
-_ESCAPED = re.compile(r"\\([0-7]{3})")
+# Of its path, only blanks, tabs, line feeds and backslashes are escaped.
+_NSFS_MOUNT = re.compile(rb"[^ ]+ [^ ]+ [^ ]+ net:\[(\d+)\] ([^ ]+) ")
+_ESCAPED = re.compile(rb"\\([0-7]{3})")
 
 
 def everywhere() -> list[str]:
@@ -76,11 +77,12 @@ def _where(hints: Iterable[str], missing: set[tuple[int, int]]) -> Iterator[tupl
 def _mounts(inodes: set[int]) -> Iterator[str]:
     """Yield the mount points of namespaces with these inode numbers, without touching any other mount."""
     try:
-        with open("/proc/thread-self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        with open("/proc/thread-self/mountinfo", "rb") as file:
             for line in file:
                 mount = _NSFS_MOUNT.match(line)
                 if mount is not None and int(mount[1]) in inodes:
-                    yield _ESCAPED.sub(lambda code: chr(int(code[1], 8)), mount[2])
+                    path = _ESCAPED.sub(lambda code: bytes([int(code[1], 8)]), mount[2])
+                    yield os.fsdecode(path)
     except OSError:
         return
 
