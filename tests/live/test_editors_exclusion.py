@@ -120,7 +120,7 @@ def test_the_holder_of_a_lock_is_known_whatever_the_names_of_mount_points(tmp_pa
         for name in ("a\r\rb", "a\u2028b", "store"):
             (tmp_path / name).mkdir()
             subprocess.run(["mount", "-t", "tmpfs", "tmpfs", tmp_path / name], check=True)
-            mounted.callback(subprocess.run, ["umount", "-l", tmp_path / name], check=True)
+            mounted.callback(umount2, os.fsencode(tmp_path / name), MNT_DETACH)
         store = tmp_path / "store"
         descriptor = os.open(store, os.O_RDONLY)
         mounted.callback(os.close, descriptor)
