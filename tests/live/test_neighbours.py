@@ -1,4 +1,4 @@
-"""Permanent neighbours of an end: added with it, replaced, restored, and told from those of others."""
+"""Permanent neighbours of an end: added with it, replaced, restored, and distinguished from foreign ones."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def execute(home: Netns) -> Exec:
 
 @pytest.fixture
 def configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str, str, str], None]:
-    """Writes a file of what stands for /etc/netns, in which not every user may write."""
+    """Write a file in the directory that stands for /etc/netns, to which not every user may write."""
     monkeypatch.setattr(view, "CONFIGURATION", str(tmp_path))
 
     def write(name: str, file: str, text: str) -> None:

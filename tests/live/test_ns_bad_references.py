@@ -329,7 +329,7 @@ def contended() -> Iterator[None]:
 
 
 def give_way() -> None:
-    """Have this thread get little of the processor, as on a machine with more work than it can do."""
+    """Give this thread little processor time, as on an overloaded machine."""
     os.setpriority(os.PRIO_PROCESS, 0, 19)
 
 
@@ -369,7 +369,7 @@ def test_a_thread_that_has_had_its_time_is_given_up(home: Netns, monkeypatch: py
 
 
 class Slow(set[Any]):
-    """A set from which it takes time to remove something, the thread of the test longest."""
+    """A set from which removing something takes time, most of all for the thread of the test."""
 
     def discard(self, each: object) -> None:
         time.sleep(0.1 if threading.current_thread() is threading.main_thread() else 0.03)
@@ -378,7 +378,7 @@ class Slow(set[Any]):
 
 def test_an_answer_at_the_last_moment_is_whole(home: Netns, monkeypatch: pytest.MonkeyPatch) -> None:
     def is_answered(self: Any, seconds: float) -> bool:
-        """Give up at the moment in which the answer comes."""
+        """Give up at the very moment at which the answer arrives."""
         while self._done.locked():
             time.sleep(0.001)
         return False

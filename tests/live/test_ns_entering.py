@@ -1,4 +1,4 @@
-"""Entering namespaces and coming back, judged by stat(2) on /proc and by the ip program."""
+"""Entering and leaving namespaces, judged by stat(2) on /proc and by the ip program."""
 
 from __future__ import annotations
 

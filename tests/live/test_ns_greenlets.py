@@ -1,4 +1,4 @@
-"""A network namespace goes with the greenlet that has entered it. (With gevent and eventlet: test_other_runtimes.)"""
+"""A network namespace follows the greenlet that has entered it. (With gevent and eventlet: test_other_runtimes.)"""
 
 from __future__ import annotations
 

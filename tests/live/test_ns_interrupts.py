@@ -49,7 +49,7 @@ def pending_signal() -> Iterator[int]:
 
 
 class Interrupts:
-    """The signal handlers: an interrupt while `armed`, silence otherwise."""
+    """Set the signal handlers: they raise an interrupt while `armed`, and do nothing otherwise."""
 
     def __init__(self) -> None:
         self.armed = False
@@ -84,7 +84,7 @@ def interrupts() -> Iterator[Interrupts]:
 
 @pytest.fixture
 def home(interrupts: Interrupts) -> Iterator[int]:
-    """The inode of home, where the thread is put back after the test however that ended."""
+    """The inode of home, to which the thread is returned after the test, however that ended."""
     with ns.open_owned("") as descriptor:
         yield os.fstat(descriptor.fileno()).st_ino
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -110,7 +110,7 @@ def node() -> Iterator[Node]:
 
 
 class Obvious:
-    """The context manager that everybody would write."""
+    """The naive context manager."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd

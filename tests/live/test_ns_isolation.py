@@ -1,4 +1,4 @@
-"""The private world of a process, seen from inside and from outside."""
+"""An isolated process, seen from inside and from outside."""
 
 from __future__ import annotations
 
@@ -280,7 +280,7 @@ def place() -> dict[str, object]:
 def test_whoever_may_not_mount_stays_where_it_was(
     monkeypatch: pytest.MonkeyPatch, isolate: Callable[[], None], allowed: int
 ) -> None:
-    """As AppArmor does in containers that have the capabilities."""
+    """Behave as AppArmor does in containers that have the capabilities."""
     calls = iter(range(100))
     monkeypatch.setattr(
         isolation, "mount", lambda *args: mount(*args) if next(calls) < allowed else refuse(errno.EACCES)()
@@ -438,7 +438,7 @@ def test_a_child_that_tries_it_ends_with_the_errno(monkeypatch: pytest.MonkeyPat
 
 
 def test_ids_are_mapped_and_setgroups_is_given_up_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where newuidmap has worked, and newgidmap has not."""
+    """Behave as if newuidmap had worked, but newgidmap had not."""
     written: list[tuple[str, str]] = []
 
     class Map:

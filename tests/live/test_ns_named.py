@@ -1,4 +1,4 @@
-"""Names in /run/netns: ours and those of the ip program are the same."""
+"""Names in /run/netns are shared with the ip program."""
 
 from __future__ import annotations
 

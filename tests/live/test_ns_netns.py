@@ -1,4 +1,4 @@
-"""The open namespace as an object."""
+"""Netns: an open namespace as an object."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from vethlib import ns
 
 @pytest.fixture
 def foreign(home: ns.Netns) -> Iterator[ns.Netns]:
-    """A namespace that only its descriptor keeps."""
+    """A namespace that only its descriptor keeps alive."""
     with ns.Netns.anonymous() as foreign:
         yield foreign
 

@@ -1,4 +1,4 @@
-"""Where a thread could not return to its network namespace, it does not leave it.
+"""A thread does not leave its network namespace if it could not return.
 
 So it is in a user namespace without a network namespace of its own (a rootless container with --network=host), and
 where a sandbox refuses setns(2).

@@ -140,7 +140,7 @@ def test_the_namespace_that_a_thread_returns_to_is_not_found_by_its_number(sessi
 
 @pytest.fixture
 def numbers_of_the_library(session: Session, blue: str) -> Iterator[list[int]]:
-    """Numbers that the library has had, each with a failed call whose error is kept."""
+    """Numbers that the library has used, each with a failed call whose error is kept."""
     before = of_namespaces()
     with Session() as other:
         numbers = [*(of_namespaces().keys() - before.keys())]
@@ -210,7 +210,7 @@ def test_a_copy_of_an_end_is_in_the_same_namespace(session: Session) -> None:
 
 
 def test_what_keeps_a_leaked_namespace_is_found_by_its_number(session: Session, blue: str) -> None:
-    """The leak watch has the numbers of this process from the kernel, also those of a session that was not closed."""
+    """The leak watch gets the numbers of this process from the kernel, including those of a session left open."""
     before = of_namespaces()
     with ns.entered(blue), Session():
         number, *_ = [number for number, inode in of_namespaces().items() - before.items() if inode == here()[1]]

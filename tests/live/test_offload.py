@@ -1,4 +1,4 @@
-"""Ends that leave nothing to a network card: what their features are, and that their packets are complete."""
+"""Ends that leave nothing to a network card: their features, and the completeness of their packets."""
 
 from __future__ import annotations
 

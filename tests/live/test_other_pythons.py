@@ -98,7 +98,7 @@ def test_the_core_of_the_wheel_works_and_warns_of_nothing(installed: Path, home:
 
 
 def test_threads_share_a_session(installed: Path, home: object) -> None:
-    """Without a global lock, too: each pair exists once, and is where it belongs."""
+    """Even without a global lock, each pair exists once, and is where it belongs."""
     assert run(installed, CORE, "threads").split() == ["shared"]
 
 

@@ -1,4 +1,4 @@
-"""Programs whose standard library gevent, eventlet, freezegun or pytest-socket has replaced in part."""
+"""Programs in which gevent, eventlet, freezegun or pytest-socket has replaced parts of the standard library."""
 
 from __future__ import annotations
 

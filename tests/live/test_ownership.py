@@ -1,4 +1,4 @@
-"""Whose a pair is: what a tenant writes on its own links decides nothing."""
+"""Ownership of pairs: what a tenant writes on its own links decides nothing."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def green(make_netns: Callable[..., None]) -> str:
 
 @pytest.fixture
 def tenants(home: ns.Netns) -> Iterator[Callable[[], int]]:
-    """Starts a process in a network namespace of its own that has no name; returns its pid."""
+    """Start a process in its own unnamed network namespace; return its pid."""
     started: list[subprocess.Popen[bytes]] = []
 
     def start() -> int:
@@ -132,7 +132,7 @@ def test_what_a_tenant_writes_on_its_end_is_no_drift(configurator: Configurator,
 
 
 def forging(netns: str, stop: threading.Event) -> None:
-    """Mark links of one's own as those of others, over and over."""
+    """Mark the tenant's own links as those of others, again and again."""
     lines = []
     for name in ("qa", "qb"):
         for link in ("f1", "f2"):
@@ -174,7 +174,7 @@ def test_forged_marks_concern_nobody(configurator: Configurator, blue: str, red:
 def test_a_link_of_others_with_forged_marks_is_in_the_way_and_stays(
     session: Session, blue: str, red: str, where: str, at_start: bool
 ) -> None:
-    """Its other end may be anywhere: at home it is the container engine's, say."""
+    """Its other end may be anywhere: for example in home, where it belongs to the container engine."""
     with Configurator(session) as earlier:
         earlier.resync([])
         settle(earlier)  # a record is there
@@ -285,7 +285,7 @@ def test_pairs_of_a_tenant_that_bears_our_marks_are_left_alone_once_there_is_a_r
 
 @pytest.mark.needs_kernel("5.14")
 def test_a_record_of_a_namespace_that_was_replaced_is_void(session: Session, blue: str, red: str) -> None:
-    """Its inode number is given to another one at once: the cookie tells."""
+    """Its inode number is given to another namespace at once, which the cookie shows."""
     with Configurator(session) as first:
         first.resync(pair("a", "b", "blue", "red"))
         settle(first)
@@ -311,7 +311,7 @@ def test_a_record_of_a_namespace_that_was_replaced_is_void(session: Session, blu
 
 @pytest.fixture
 def values(tmp_path: Path) -> Callable[..., str]:
-    """Writes interfaces in the namespaces of two processes; returns the file's path."""
+    """Write interfaces in the namespaces of two processes; return the path of the file."""
 
     def write(*pids: int) -> str:
         ends = zip(("a", "b"), ("b", "a"), pids, strict=False)
@@ -448,7 +448,7 @@ def test_a_tenant_that_renames_its_end_as_fast_as_it_can_does_not_keep_it(
 
 
 def test_what_a_tenant_fights_for_makes_no_other_interface_wait(session: Session, blue: str, red: str) -> None:
-    """A tenant sets its end down whenever it is up; another one's pair is repaired as ever."""
+    """A tenant sets its end down whenever it is up; another tenant's pair is repaired as usual."""
     with Configurator(session) as configurator:
         configurator.resync([*pair("a", "b", "blue"), *pair("qa", "qb", "red")])
         settle(configurator)

@@ -1,4 +1,4 @@
-"""Agents of one label, each in a network namespace of its own: none takes what another has built for its own."""
+"""Agents of one label, each in its own network namespace: none takes another's pairs for its own."""
 
 from __future__ import annotations
 

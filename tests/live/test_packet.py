@@ -1,4 +1,4 @@
-"""PacketPort: frames on real links, and nothing left of it when the link goes."""
+"""PacketPort: frames on real links, and nothing is left of it when the link is deleted."""
 
 from __future__ import annotations
 

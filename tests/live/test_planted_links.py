@@ -50,7 +50,7 @@ def secret(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def shared(tmp_path: Path) -> Path:
-    """A directory in which the other user may do as he likes."""
+    """A directory in which the other user may do anything."""
     path = tmp_path / "shared"
     path.mkdir()
     path.chmod(0o777)

@@ -1,4 +1,4 @@
-"""Processes that go to another network namespace while a reference leads to them."""
+"""Processes that move to another network namespace while a reference leads to them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ for line in sys.stdin:
 
 
 class Mover:
-    """A process at home that goes elsewhere when it is told to."""
+    """A process in home that moves elsewhere when it is told to."""
 
     def __init__(self) -> None:
         pipe = subprocess.PIPE

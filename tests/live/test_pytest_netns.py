@@ -1,4 +1,4 @@
-"""The fixtures, used as their users use them."""
+"""The fixtures, as their users use them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs of nodes end with the run, however that ends; and what has ended is in a failure's report."""
+"""Programs of nodes end with the run, however that ends; and ended programs are in the report of a failure."""
 
 from __future__ import annotations
 

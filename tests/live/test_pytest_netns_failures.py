@@ -383,7 +383,7 @@ def test_two_pairs_of_a_test_have_captures_of_their_own(project: Project) -> Non
 
 @pytest.fixture
 def holders() -> Iterator[list[int]]:
-    """The process ids of holders, which are ended with the test if they are there still."""
+    """The process ids of holders, which are ended with the test if they still exist."""
     pids: list[int] = []
     yield pids
     for pid in pids:

@@ -1,4 +1,4 @@
-"""Where the plugin has the tests run: on the host, or in namespaces of their own, as root and as anybody else."""
+"""Where the plugin runs the tests: on the host, or in their own namespaces, as root and as other users."""
 
 from __future__ import annotations
 

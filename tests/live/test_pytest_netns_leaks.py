@@ -1,4 +1,4 @@
-"""The leak watch, as projects that use the plugin see it: each test here runs one, in a process of its own."""
+"""The leak watch, as projects that use the plugin see it: each test here runs a project in a separate process."""
 
 from __future__ import annotations
 

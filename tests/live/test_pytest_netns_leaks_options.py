@@ -1,4 +1,4 @@
-"""Which tests the leak watch watches, where, and what follows from a leak."""
+"""Which tests the leak watch watches, where, and the consequences of a leak."""
 
 from __future__ import annotations
 

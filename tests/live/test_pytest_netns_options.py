@@ -1,4 +1,4 @@
-"""Options, ini settings and the marker: what is accepted, refused and told."""
+"""Options, ini settings and the marker: accepted and refused values, and the messages."""
 
 from __future__ import annotations
 

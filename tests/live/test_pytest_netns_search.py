@@ -1,4 +1,4 @@
-"""Whether a run is taken off the host's network: only if the plugin is used, and then in spite of odd settings."""
+"""A run is isolated from the host's network only if the plugin is used, and then despite odd settings."""
 
 from __future__ import annotations
 

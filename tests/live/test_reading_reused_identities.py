@@ -24,7 +24,7 @@ def successor(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def replace(successor: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
-    """Resolve a label to `successor`, which is created at that moment, after blue was removed."""
+    """Resolve a label to `successor`, which is created at that moment, after the removal of blue."""
 
     def resolve(label: str) -> str:
         if not created:
@@ -54,7 +54,7 @@ def reader(
 
 
 def check_references(places: dict[str, object], successor: str) -> None:
-    """Check that a reference leads to the successor if it has the name of blue, and otherwise nowhere."""
+    """Check that a reference leads to the successor if that has the name of blue, and otherwise nowhere."""
     if successor == "blue":
         assert places["blue"] == places["microservice:late"]
     else:

@@ -62,7 +62,7 @@ def small(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(directory: Path) -> Path:
-    """Fill the file system, but for the rest of the page that the record has begun."""
+    """Fill the file system, except for the rest of the page that the record has begun."""
     filler = directory.parent / "filler"
     with open(filler, "wb", buffering=0) as file, pytest.raises(OSError) as full:
         while True:
@@ -315,7 +315,7 @@ replaced = pytest.mark.parametrize("replace", [is_removed, keeps_its_inode])
 
 
 def content_of(session: Session, directory: Path, *numbers: int) -> bytes:
-    """Return what a process writes that finds no file."""
+    """Return what a process writes if it finds no file."""
     directory.mkdir(mode=0o755)
     with RecordFile(session, LABEL, str(directory)) as records:
         add(records, *numbers)

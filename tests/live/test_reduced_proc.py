@@ -1,4 +1,4 @@
-"""Where /proc shows only processes (mount option subset=pid), it is unknown whether a link has IPv6."""
+"""If /proc shows only processes (mount option subset=pid), it is unknown whether a link has IPv6."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A plan that is old by now never changes or deletes a link of somebody else, even if its identity is used again.
+"""An outdated plan never changes or deletes a foreign link, even if identities have been reused.
 
 A namespace that is removed and created again may get the same inode number, and the first links in it have the same
 ifindexes. Each test runs with and without the cookies of namespaces, which Linux has since 5.14.

@@ -44,7 +44,7 @@ def test_a_pair_is_created_with_routes_from_its_new_addresses(
 
 
 def veth(number: int, *, up: bool = True) -> Veth:
-    """Return a pair of which each end has a route from its own address; without `up`, that is never checked."""
+    """Return a pair whose ends each have a route from their own address; without `up`, that is never checked."""
     over = [Route("fd07::/64", via=f"fd00:{number}::2", src=f"fd00:{number}::1", table=100 + number)]
     a = End(f"a{number}", "blue", addresses=[f"fd00:{number}::1/64"], routes=over)
     over = [Route("fd08::/64", via=f"fd00:{number}::1", src=f"fd00:{number}::2", table=100 + number)]
@@ -55,7 +55,7 @@ def veth(number: int, *, up: bool = True) -> Veth:
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Count the seconds that a session waits for sources: a busy machine makes them fewer, and not more."""
+    """Count the seconds that a session waits for sources; on a busy machine, they are fewer, not more."""
     slept: list[float] = []
     sleep = time.sleep
 

@@ -1,4 +1,4 @@
-"""Routes of an end: added with it, replaced, restored, and told from those of others by their protocol."""
+"""Routes of an end: added with it, replaced, restored, and distinguished from foreign ones by their protocol."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The secret of a link's IPv6 addresses, which only root can read, in nothing that others can read."""
+"""The secret of a link's IPv6 addresses, which only root can read, is in nothing that others can read."""
 
 from __future__ import annotations
 

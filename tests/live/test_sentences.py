@@ -56,7 +56,7 @@ class Sentence(NamedTuple):
 
 @pytest.fixture
 def session(session: Session, blue: str, red: str) -> Session:
-    """One of a host where links va in blue and vb in red are a pair, and name taken at home and in blue."""
+    """A session on a host where va in blue and vb in red are a pair, and the name taken exists in home and in blue."""
     session.create(Veth(End("va", "blue"), End("vb", "red")))
     session.create(Veth(End("taken"), End("taken", "blue")))
     return session

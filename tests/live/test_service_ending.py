@@ -1,4 +1,4 @@
-"""However an agent that is embedded in a program ends, the program has its signals back."""
+"""However an embedded agent ends, its program gets its signals back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The addresses of a link are what was asked for: by identity, with their owner, and in their order."""
+"""The addresses of a link are as requested: their identities, owners and order."""
 
 from __future__ import annotations
 

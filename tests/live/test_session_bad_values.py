@@ -1,4 +1,4 @@
-"""Values of a wrong type, wherever a session or a value takes one: each is refused by the name of its parameter."""
+"""Values of a wrong type for any argument of a session or a value are refused with the name of the parameter."""
 
 from __future__ import annotations
 

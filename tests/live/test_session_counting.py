@@ -1,4 +1,4 @@
-"""Counters of many links, beside what ip says of them."""
+"""Counters of many links, compared with ip."""
 
 from __future__ import annotations
 

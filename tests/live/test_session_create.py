@@ -1,4 +1,4 @@
-"""Creating one pair, wherever its ends are to live, judged by the ip program."""
+"""Creating one pair, in any namespaces, judged by the ip program."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PLACES = [("", ""), ("", "blue"), ("blue", ""), ("blue", "red"), ("blue", "blue"
 
 
 def check(link: Link, name: str, netns: Netns | str) -> dict[str, Any]:
-    """Compare what was returned with what ip says."""
+    """Compare the returned pair with the output of ip."""
     told = seen(name, netns)
     assert told["linkinfo"]["info_kind"] == link.kind == "veth"
     assert (link.index, link.name, link.mac, link.mtu) == (told["ifindex"], name, told["address"], told["mtu"])

@@ -230,7 +230,7 @@ def test_what_cannot_be_taken_back_is_said(session: Session, monkeypatch: pytest
 
 
 def test_a_namespace_that_was_replaced_meanwhile_is_left_alone(session: Session) -> None:
-    """Taking back goes by identity: what has the old name, and even the old index, is somebody else's."""
+    """Pairs are taken back by identity: a link with the old name, and even the old index, may be somebody else's."""
 
     def replace(*_: object) -> None:
         # Kept open until the new one is there, so that the kernel gives that another inode number.

@@ -1,4 +1,4 @@
-"""Deleting while others delete, rename and replace, and where the kernel refuses or an interruption comes."""
+"""Deleting while others delete, rename and replace links, with refusals of the kernel, and with interruptions."""
 
 from __future__ import annotations
 

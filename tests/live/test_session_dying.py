@@ -1,4 +1,4 @@
-"""Links that are about to vanish with the namespace of their other end: told from those that stay, and waited for."""
+"""Links that are about to vanish with the namespace of their other end are recognised, and waited for."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ VETH = Veth(End("va"), End("vb", "blue"))
 
 @pytest.fixture
 def end(blue: str) -> Callable[[], None]:
-    """Ends blue, and makes another of that name, as ip does."""
+    """End blue, and create another namespace with its name, as ip does."""
 
     def end() -> None:
         subprocess.run(["ip", "-b", "-"], input="netns del blue\nnetns add blue\n", text=True, check=True)

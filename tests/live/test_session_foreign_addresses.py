@@ -1,4 +1,4 @@
-"""Addresses that other programs add to a link while a change of it is made, or undone, are theirs: they stay."""
+"""Addresses that other programs add to a link while a change is made or undone stay."""
 
 from __future__ import annotations
 

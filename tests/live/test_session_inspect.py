@@ -1,4 +1,4 @@
-"""Looking at single links, and at their other ends at home; errors while other ends are looked for."""
+"""Reading single links, and their other ends in home; errors while the other ends are searched for."""
 
 from __future__ import annotations
 

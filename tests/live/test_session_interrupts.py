@@ -46,7 +46,7 @@ class Host:
         self.witness = Session()
 
     def names(self) -> set[str]:
-        """The links at home, by a source that vethlib has no part in; each pair here has an end at home."""
+        """Return the links in home, independently of vethlib; each pair here has an end in home."""
         with open("/proc/thread-self/net/dev") as file:
             return {line.split(":")[0].strip() for line in file.readlines()[2:]} - {"lo"}
 
@@ -111,7 +111,7 @@ def fail(host: Host) -> None:
 
 
 def go_on(host: Host) -> None:
-    """The second pair is made, and is not what it was to be."""
+    """The second pair is created, but not as requested."""
     with pytest.raises(BatchError) as caught:
         host.session.create_many(
             [Veth(End("a"), End("b", host.blue)), Veth(End("c", addresses=["::1/128"]), End("d"))],

@@ -1,4 +1,4 @@
-"""Links without IPv6: never an address or a route, from creation or by a change, and back."""
+"""Links without IPv6, from creation or by a change, never have an address or a route; and enabling it again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The life of a session: what it may be used for, what it keeps alive, and what it leaves behind."""
+"""The lifecycle of a session: its permitted uses, what it keeps alive, and what it leaves behind."""
 
 from __future__ import annotations
 

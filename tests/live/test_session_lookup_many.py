@@ -1,4 +1,4 @@
-"""Looking up many links at once: what lookup says of each, in few exchanges."""
+"""Looking up many links at once: the same result as lookup for each, with few exchanges."""
 
 from __future__ import annotations
 

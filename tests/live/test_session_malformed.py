@@ -1,4 +1,4 @@
-"""Answers that make no sense are errors of the call that asked, which name the link, and leave nothing behind."""
+"""Malformed answers are errors of the call, which name the link, and leave nothing behind."""
 
 from __future__ import annotations
 

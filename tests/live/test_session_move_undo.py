@@ -1,4 +1,4 @@
-"""A link whose move is refused is where it was, as it was."""
+"""A link whose move is refused stays where and as it was."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading links, addresses and counters, compared with what ip says of them, and the kernel's bytes with pyroute2."""
+"""Reading links, addresses and counters, compared with ip, and the kernel's bytes with pyroute2."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vethlib._nl.link import parse_link
 
 @pytest.fixture
 def zoo(session: Session, blue: str) -> None:
-    """One of each kind there is here, in blue, where nothing changes by itself any more."""
+    """A link of each kind that is available here, in blue, once nothing changes any longer."""
     without_link_local("", "blue")
     ends = End("va", "blue", addresses=["10.0.0.1/24", "2001:db8::1/64"], alias="ä b"), End("vb")
     session.create(Veth(*ends), wait=30)

@@ -1,4 +1,4 @@
-"""Addresses that expire become permanent where they are, and settings of IPv6 are read where the link is."""
+"""Addresses that expire are made permanent in place, and IPv6 settings are read in the link's namespace."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ FIRST_CALLS = (
 
 @pytest.mark.parametrize("call", FIRST_CALLS)
 def test_out_of_descriptors_is_said_by_the_first_call_of_a_process_too(session: Session, call: str) -> None:
-    """Some modules are imported when they are first needed, and a file of them may be what cannot be opened."""
+    """Some modules are imported when they are first needed, and their file may be the one that cannot be opened."""
     session.create(Veth(End("vx"), End("vy")))
     script = f"""if True:
         from tests.live.descriptors import no_descriptor_left
@@ -223,7 +223,7 @@ def test_what_was_made_with_few_descriptors_is_taken_back_if_a_later_pair_is_ref
 
 @pytest.fixture
 def tiny_buffers(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None, int | None], None]:
-    """Sets the socket buffers of every session socket to be made."""
+    """Set the socket buffers of every future session socket."""
 
     def set_sizes(send: int | None, receive: int | None) -> None:
         read_limits = RtnlSocket._read_limits

@@ -1,4 +1,4 @@
-"""Changing a link: what is given and nothing else, all of it or nothing; and moving one."""
+"""Changing a link: only what is given, and all of it or nothing; and moving a link."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Looking at many namespaces at once, and finding which two ends belong together, judged by ip."""
+"""Reading many namespaces at once, and finding which ends belong together, judged by ip."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A change that fails when others have put a veth of theirs in the place of the link: theirs stays as it is."""
+"""If a change fails after others have replaced the link by their own veth, theirs stays as it is."""
 
 from __future__ import annotations
 

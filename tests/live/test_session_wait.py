@@ -1,4 +1,4 @@
-"""IPv6 on ends: where it is switched off, and until its addresses can be used."""
+"""IPv6 on ends: where it is disabled, and waiting until its addresses can be used."""
 
 from __future__ import annotations
 

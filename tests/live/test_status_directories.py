@@ -1,4 +1,4 @@
-"""Whose statuses a directory has: each agent writes and deletes its own only, and readers take no others for them."""
+"""Status directories: each agent writes and deletes only its own statuses, and readers confuse none."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def at(host: str, *command: str) -> list[str]:
 
 
 def names(host: str, *options: str, label: str = LABEL) -> tuple[int, set[str]]:
-    """The exit code of vethctl status on a host, and the interfaces it shows."""
+    """Return the exit code of vethctl status on a host, and the interfaces that it shows."""
     command = at(host, *VETHCTL, "status", "--json", "--label", label, *options)
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     return done.returncode, {entry["name"] for entry in json.loads(done.stdout)}

@@ -71,7 +71,7 @@ def test_an_unmounted_file_system_is_an_outage_and_not_the_deletion_of_everythin
 
 @pytest.fixture
 def statuses(tmp_path: Path) -> Path:
-    """Where the agents of each test publish statuses, and note what the next one has to know."""
+    """The directory in which the agents of each test publish statuses, and leave notes for their successors."""
     return tmp_path / "statuses"
 
 

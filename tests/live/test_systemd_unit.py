@@ -1,4 +1,4 @@
-"""The systemd unit: what it grants is what an agent needs, and each of it is needed. No systemd runs for this."""
+"""The systemd unit grants exactly what an agent needs. No systemd runs for this."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Building topologies: what the kernel says of them, that packets arrive, and that nothing is left."""
+"""Building topologies: their state in the kernel, that packets arrive, and that nothing is left."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def addresses(node: Node, link: str) -> set[str]:
 
 
 def reaches(a: Node, b: Node, address: str) -> bool:
-    """Whether a datagram from `a` to `address` arrives in `b`, and an answer comes back."""
+    """Return whether a datagram from `a` to `address` arrives in `b`, and its answer in `a`."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with b.socket(family, socket.SOCK_DGRAM) as server, a.socket(family, socket.SOCK_DGRAM) as client:
         server.settimeout(2)

@@ -1,4 +1,4 @@
-"""Captures: what is in the files, in nothing but the format's own words."""
+"""Captures: the content of the files, read according to the definition of the format."""
 
 from __future__ import annotations
 

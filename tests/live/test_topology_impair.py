@@ -1,4 +1,4 @@
-"""Wires that delay, lose, duplicate, reorder and limit: what comes out of them, by netem and by the relay."""
+"""Wires that delay, drop, duplicate, reorder and limit packets, with netem and with the relay."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def datagrams(sender: Node, receiver: Node) -> Iterator[tuple[socket.socket, soc
 
 
 def one_way(sender: Node, receiver: Node, count: int = 15) -> list[float]:
-    """How long datagrams take, one after the other."""
+    """Return how long datagrams take, one after another."""
     times = []
     with datagrams(sender, receiver) as (out, into):
         for _ in range(count):
@@ -477,7 +477,7 @@ def interrupted_while_the_relay_is_stopped(net: Topology) -> Iterator[None]:
 
 
 def unread(descriptor: int) -> int:
-    """How much of what was sent through a socket has not been received yet."""
+    """Return how many bytes that were sent through a socket have not been received yet."""
     count: int = struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)))[0]
     return count
 

@@ -1,4 +1,4 @@
-"""A relay that has lost events of its links, or has ended: wires have one state at both ends, others are unharmed."""
+"""A relay that has lost events of its links, or has ended: both ends of a wire agree, and other wires are unharmed."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ def has_ended(process: subprocess.Popen[bytes]) -> bool:
 
 @pytest.fixture
 def ended() -> Iterator[Topology]:
-    """A topology whose only relayed wire has gone with its node a, and with it the relay."""
+    """A topology whose only relayed wire, and with it the relay, has ended with its node a."""
     with Topology.build("a -- b delay=0ms; b -- c -- d", routes=True, ipv6=False, impair="userspace") as net:
         assert net._relay is not None
         net["a"].close()

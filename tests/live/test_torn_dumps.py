@@ -135,7 +135,7 @@ def test_a_look_at_many_links_whose_addresses_keep_changing_takes_a_bounded_time
     pauses: list[float] = []
 
     def torn(self: Namespaces, place: OpenNetns, request: bytes, *how: Any) -> Outcome:
-        """Let every dump of addresses be torn, and lack other ones than the dump before it."""
+        """Make every dump of addresses torn, each lacking other addresses than the one before it."""
         nonlocal torn_dumps
         outcome = dump(self, place, request, *how)
         if request[4:6] != dump_addrs()[4:6]:

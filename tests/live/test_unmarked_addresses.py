@@ -35,7 +35,7 @@ def vethctl(home: ns.Netns, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Writes the file of a pair with these addresses on the end at home."""
+    """Write the file of a pair with these addresses on the end in home."""
 
     def write(*given: str, netns: str = "") -> str:
         path = tmp_path / "interfaces.json"

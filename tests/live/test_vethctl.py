@@ -1,4 +1,4 @@
-"""The commands of vethctl that change links and namespaces, end to end: what they do, say and return."""
+"""The commands of vethctl that change links and namespaces, end to end: effects, output and exit codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""vethctl agent as its operators and its service manager meet it."""
+"""vethctl agent, as its operators and its service manager see it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""vethctl apply and diff, end to end: what they do, say and return."""
+"""vethctl apply and diff, end to end: effects, output and exit codes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PAIR = str(EXAMPLES / "pair")
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[..., str]:
-    """Writes interfaces into a file; returns its path."""
+    """Write interfaces to a file; return its path."""
 
     def write(*values: dict[str, Any]) -> str:
         path = tmp_path / "interfaces.json"

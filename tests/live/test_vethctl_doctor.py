@@ -1,4 +1,4 @@
-"""vethctl doctor finds what a sandbox or a limit refuses."""
+"""vethctl doctor reports what a sandbox or a limit refuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""vethctl demo and doctor in the test's own process, which is in private namespaces already; and how main() ends."""
+"""vethctl demo and doctor in the test's own process, which is already in private namespaces; and how main() ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""vethctl as a process of its own: exit codes, signals, pipes, colours, and the demo that leaves nothing behind."""
+"""vethctl as a separate process: exit codes, signals, pipes, colours, and the demo, which leaves nothing behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""vethctl show: what people and programs get to see."""
+"""vethctl show: its output for people and for programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""vethctl stats: what it says of counters and rates, beside ip."""
+"""vethctl stats: counters and rates, compared with ip."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""vethctl status of many interfaces: some of them by name and state, a line that sums up, and an etcd that is away."""
+"""vethctl status of many interfaces: selection by name and state, the summary line, and an unreachable etcd."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""vethctl top on a real terminal: what is seen, what its keys do, and how it leaves the terminal."""
+"""vethctl top on a real terminal: its picture, its keys, and the terminal afterwards."""
 
 from __future__ import annotations
 

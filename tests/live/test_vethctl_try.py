@@ -1,4 +1,4 @@
-"""apply --try: what is tried is taken back, to the letter, unless somebody says that it is good."""
+"""apply --try: a trial is undone exactly, unless it is confirmed."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def write(tmp_path: Path) -> Write:
 
 
 class Terminal:
-    """vethctl on a terminal of its own, of which we are the other side."""
+    """vethctl on its own terminal, of which the test is the other side."""
 
     opened: ClassVar[list[Terminal]] = []
 
@@ -130,7 +130,7 @@ def ends(**fields: Any) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def during(vethctl: Vethctl, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Said]:
-    """A trial during which somebody does something, and then gives the word."""
+    """A trial during which something is done before it is confirmed or ended."""
 
     def run(meddle: Callable[[], None], word: str, *argv: str) -> Said:
         asked = threading.Event()

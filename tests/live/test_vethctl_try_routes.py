@@ -1,4 +1,4 @@
-"""apply --try and what other programs, and other interfaces, have of a link: it is still there after the undo."""
+"""apply --try keeps what other programs and other interfaces have on a link: it still exists after the undo."""
 
 from __future__ import annotations
 

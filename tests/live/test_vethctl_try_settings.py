@@ -1,4 +1,4 @@
-"""apply --try with settings below /proc/sys/net: each is undone for itself, and none of them keeps the rest."""
+"""apply --try with settings below /proc/sys/net: each is undone separately, and a failure does not affect others."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def wheel(unpacked: Path, directory: Path) -> Path:
 
 
 def environment(place: Path, *install: str) -> Path:
-    """Install something in an environment of its own, which sees what it depends on in ours, but not the checkout."""
+    """Install something in a separate environment, which sees our installed dependencies, but not the checkout."""
     venv.create(place, with_pip=False, symlinks=True)
     here = Path(sysconfig.get_paths()["purelib"])
     there = place / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"

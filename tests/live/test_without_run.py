@@ -1,4 +1,4 @@
-"""A root file system without /run, as that of a small container."""
+"""A root file system without /run, like that of a small container."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Functions that run in a thread of their own, whose namespaces end with it; and a process that can start no thread."""
+"""Run functions in a separate thread, whose namespaces end with it; and let a process start no thread."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["in_thread", "no_thread_left"]
 
 
 def in_thread(function: Callable[[], object]) -> None:
-    """Run in a thread of its own, and raise here what is raised there."""
+    """Run a function in a separate thread, and raise its exception here."""
     failures: list[BaseException] = []
 
     def run() -> None:

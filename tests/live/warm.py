@@ -1,4 +1,4 @@
-"""A pytest that is imported once and forked for each run, because to start one takes longer than most runs.
+"""Import pytest once and fork it for each run, because starting it takes longer than most runs.
 
 ``python tests/live/warm.py`` is the process that forks. It has imported pytest, vethlib and what other plugins need,
 but none of these, whose assertions pytest wants to rewrite when it imports them; and it has no thread. A forked run has
