@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import select
 import signal
@@ -63,6 +64,27 @@ def test_an_interruption_at_the_beginning_or_end_of_a_command_leaves_the_relay_u
         assert each
         for boundary in each:
             interrupted(use, boundary)
+
+
+@pytest.mark.parametrize("command", ["keep", "look"])
+def test_a_relay_whose_owner_has_hung_up_before_the_answer_ends_only_if_it_is_not_kept(
+    command: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with Topology.build("a -- b delay=1ms", impair="userspace") as net:
+        its_relay = net._relay
+        assert its_relay is not None
+        freeze(its_relay._process.pid)
+        its_relay._control.send(json.dumps({"number": 1, command: True}).encode())
+        its_relay._control.close()
+        os.kill(its_relay._process.pid, signal.SIGCONT)
+        if command == "keep":
+            its_relay._is_kept = True
+            assert net["a"].ping(net["b"], count=20)
+        else:
+            assert its_relay._process.wait(60) == 0
+    if command == "keep":
+        assert its_relay._process.wait(60) == 0
+    assert capfd.readouterr().err == ""
 
 
 class Hub:

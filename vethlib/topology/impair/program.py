@@ -273,7 +273,10 @@ class Relay:
             half.values = command
             if not half.direction.delays:
                 self._hurry(half)
-        self._control.send(json.dumps(answer).encode())
+        try:
+            self._control.send(json.dumps(answer).encode())
+        except OSError:
+            self._lose_owner()  # it has hung up meanwhile
 
     def _is_gone(self, half: Half) -> bool:
         return half.index not in self._by_index or half.opposite.index not in self._by_index
