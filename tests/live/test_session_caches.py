@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -121,3 +123,21 @@ def test_a_session_does_not_keep_a_cache_alive(session: Session) -> None:
     gc.collect()
     assert next(session._caches._alive(), None) is None
     session.create(Veth(End("va"), End("vb")))
+
+
+def test_threads_may_attach_and_detach_caches_at_the_same_time(session: Session) -> None:
+    caches = [Failing() for _ in range(800)]
+
+    def in_threads(work: Callable[[Failing], object]) -> None:
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(work, caches))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        in_threads(session.attach)
+        assert len(session._caches._attached) == len(caches)
+        in_threads(session.detach)
+        assert not session._caches
+    finally:
+        sys.setswitchinterval(interval)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator, Sequence
+from itertools import count
 from typing import Protocol
 
 from vethlib._nl.link import LinkMessage
@@ -33,24 +34,34 @@ class Cache(Protocol):
 class AttachedCaches:
     """The caches of a session, usually none. They are not kept alive; one that fails is skipped."""
 
-    __slots__ = ("_attached",)
+    __slots__ = ("_attached", "_numbers")
 
     def __init__(self) -> None:
-        self._attached: tuple[weakref.ref[Cache], ...] = ()
+        # Each change is one operation of a dictionary, because threads, signal handlers and the garbage collector may
+        # attach and detach caches at the same time. Numbers are not used again, unlike ids.
+        self._attached: dict[int, weakref.ref[Cache]] = {}
+        self._numbers = count()
 
     def __bool__(self) -> bool:
         return bool(self._attached)
 
     def _alive(self) -> Iterator[Cache]:
-        return (cache for attached in self._attached if (cache := attached()) is not None)
+        return (cache for attached in list(self._attached.values()) if (cache := attached()) is not None)
 
     def add(self, cache: Cache) -> None:
         """Attach a cache."""
-        self._attached = (*map(weakref.ref, self._alive()), weakref.ref(cache))
+        self._drop(None)
+        self._attached[next(self._numbers)] = weakref.ref(cache)
 
     def remove(self, cache: Cache) -> None:
         """Detach a cache; it need not be attached."""
-        self._attached = tuple(weakref.ref(attached) for attached in self._alive() if attached is not cache)
+        self._drop(cache)
+
+    def _drop(self, cache: Cache | None) -> None:
+        """Detach a cache, or those that do not exist any more."""
+        for number, attached in list(self._attached.items()):
+            if attached() is cache:
+                self._attached.pop(number, None)
 
     def find(self, identity: Identity, name: str) -> LinkMessage | None:
         """Return the link from the first cache that has its current state; None if there is none."""
