@@ -16,7 +16,7 @@ import pytest
 from tests.live.applying import value
 from tests.patience import Patience
 from tests.stores import changed, is_readable, news, nothing, snapshot, write
-from vethlib.agent import State
+from vethlib.agent import Parsed, State
 from vethlib.agent.status import Status
 from vethlib.agent.stores.files.directory import DirectoryStore
 from vethlib.agent.stores.protocol import Outage, StoreError
@@ -374,3 +374,26 @@ def test_a_change_of_a_file_that_is_mounted_on_one_of_a_store_is_news(point: Pat
             nothing(store)
     finally:
         run("umount", path / "a.json")
+
+
+def test_what_is_mounted_on_a_file_of_a_store_or_unmounted_is_news(point: Path, tmp_path: Path) -> None:
+    mount(point)
+    path = tmp_path / "conf"
+    path.mkdir()
+    file = write(path / "a.json", value("a", "b"))
+    with closing(DirectoryStore(path)) as store:
+        assert list(snapshot(store)) == ["a"]
+        for mtu in (1300, 1400):
+            run("mount", "--bind", write(point / f"volume{mtu}", value("a", "b", mtu=mtu)), file)
+            assert mtu_of(changed(store)) == mtu
+        for mtu in (1300, 0):
+            run("umount", file)
+            assert mtu_of(changed(store)) == mtu
+        nothing(store)
+
+
+def mtu_of(found: dict[str, Parsed | None]) -> int:
+    (parsed,) = found.values()
+    assert parsed is not None
+    assert parsed.interface is not None
+    return parsed.interface.mtu

@@ -72,7 +72,7 @@ class Seen:
     `files` are the events of files in the directory, in order: name, inotify's mask, and the cookie that joins the two
     halves of a rename. `linked` are files whose targets have events. `way` is whether the path may lead elsewhere
     because a directory or a link was changed; `missed` whether events were lost; `ended` whether the directory was
-    deleted or unmounted, which ends its watch.
+    deleted or unmounted, which ends its watch; `remounted` whether something was mounted or unmounted anywhere.
     """
 
     files: list[tuple[str, int, int]] = field(default_factory=list)
@@ -80,6 +80,7 @@ class Seen:
     way: bool = False
     missed: bool = False
     ended: bool = False
+    remounted: bool = False
 
 
 class Watch:
@@ -92,6 +93,14 @@ class Watch:
         self._epoll = select.epoll()
         self._epoll.register(self._inotify.fileno(), select.EPOLLIN)
         self._epoll.register(self._mounts, select.EPOLLPRI)
+        # Whoever waits for the epoll has polled its mountinfo, so that another one has to tell the reason.
+        try:
+            self._own_mounts = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            os.close(self._mounts)
+            raise
+        self._remounted = select.poll()
+        self._remounted.register(self._own_mounts, select.POLLPRI)
         self._directory = -1
         self._at = path  # the path without links
         self._way: set[int] = set()
@@ -108,11 +117,12 @@ class Watch:
         self._epoll.close()
         self._inotify.close()
         os.close(self._mounts)
+        os.close(self._own_mounts)
 
     def seen(self) -> Seen:
         """Return the events since the last call."""
         self._epoll.poll(0)  # mountinfo stays readable until it is polled
-        seen = Seen()
+        seen = Seen(remounted=bool(self._remounted.poll(0)))
         for watch, mask, cookie, name in self._inotify.read(timeout=0):
             if mask & _OVERFLOW:
                 seen.missed = True

@@ -17,7 +17,8 @@
 6. A path, a symbolic link or a mount on a file may lead to a file system that never answers and would block its caller
    for ever. So another thread opens the directory, and reads the targets of links and files on which something is
    mounted; a missing answer is an error like any other.
-7. On a file system that other machines may change, the files are compared with how they were every few seconds.
+7. On a file system that other machines may change, the files are compared with how they were every few seconds. After
+   something was mounted or unmounted anywhere, for up to a tenth of the time, what is mounted on files is compared.
 8. An empty directory that replaces another is believed if something was renamed, removed or linked to put it there. If
    it appeared by a mount or an unmount, it is a mount point without its file system: an outage. At a start, this is an
    empty directory on another file system than that of the files in the run before.
@@ -45,6 +46,7 @@ from vethlib.agent.stores.storecode import StoreCode, code_of
 from vethlib.errors import InvalidValue
 from vethlib.follow.directories import Seen, Watch, created, gone, is_about_attributes
 from vethlib.follow.remote import LOOK, RemoteFiles, remote_kind
+from vethlib.follow.turns import Turn
 from vethlib.ns.descriptor import duplicated
 from vethlib.ns.opening import asked
 
@@ -57,6 +59,7 @@ from .reading import (
     is_link,
     is_mount_point,
     is_same,
+    mounts_on,
     names_of,
     opened,
     status_of,
@@ -119,6 +122,8 @@ class DirectoryStore:
         self._retry = 0.0
         self._remote = RemoteFiles()
         self._kinds: dict[int, str] = {}  # of file systems, by device; for one reading, since devices are reused
+        self._mounts: dict[str, tuple[int, int, int]] = {}  # what is mounted on files
+        self._remounted = Turn()  # of looking for that again
         self._missed = False  # whether events were lost
         self._rests_until = 0.0  # before which lost events do not cause another reading of everything
         try:
@@ -173,6 +178,8 @@ class DirectoryStore:
             if self._missed:
                 times.append(self._rests_until)
             times += [due for due in (self._bad.due(), self._remote.due) if due is not None]
+            if (left := self._remounted.due()) is not None:
+                times.append(time.monotonic() + left)
         for left in (None if self._statuses is None else self._statuses.due(), self._note.due()):
             if left is not None:
                 times.append(time.monotonic() + left)
@@ -212,6 +219,7 @@ class DirectoryStore:
             if seen.way:
                 watch.start(directory)  # the path to it may have changed
             self._missed = self._missed or seen.missed
+            self._remounted.requested |= seen.remounted
             everything = self._missed and self._rests_until <= time.monotonic()
             if everything:
                 began = time.monotonic()
@@ -219,6 +227,7 @@ class DirectoryStore:
                 self._rests_until = time.monotonic() + _REST * (time.monotonic() - began)
             else:
                 self._compare(directory)
+                self._compare_mounts(directory)
                 self._look_at(watch, directory, seen)
         changes = self._contents.settle()
         self._note.set(None if self._contents.is_empty else current[0])
@@ -281,9 +290,22 @@ class DirectoryStore:
                 self._new.setdefault(name, now)
                 self._links.add(name)
 
+    def _compare_mounts(self, directory: int) -> None:
+        """Note the files on which something was mounted, or was unmounted: inotify has no event for that."""
+        if self._remounted.due() != 0:
+            return
+        begun = self._remounted.begin()
+        before, self._mounts = self._mounts, mounts_on(file_names(directory), directory)
+        for name in before.keys() | self._mounts.keys():
+            if before.get(name) != self._mounts.get(name):
+                self._new.setdefault(name, time.monotonic())
+                self._links.add(name)
+        self._remounted.end(begun)
+
     def _look_at_all(self, watch: Watch, directory: int, *, begins: bool) -> None:
         self._missed = False
         names = file_names(directory)
+        self._mounts = mounts_on(names, directory)
         for name in names:
             if begins or not self._must_wait(name, directory):
                 self._look_at_file(watch, directory, name)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager
 
 from vethlib import _trusted
@@ -29,6 +29,7 @@ __all__ = [
     "is_mount_point",
     "is_of_another_user",
     "is_same",
+    "mounts_on",
     "names_of",
     "opened",
     "real_path",
@@ -109,12 +110,28 @@ def is_mount_point(name: str, directory: int) -> bool:
 
     Asks only the file system of the directory.
     """
+    return name in mounts_on([name], directory)
+
+
+def mounts_on(names: Iterable[str], directory: int) -> dict[str, tuple[int, int, int]]:
+    """Return an identity of what is mounted on each of these entries of a directory, for those that are mount points.
+
+    Asks only the file system of the directory.
+    """
+    mounts: dict[str, tuple[int, int, int]] = {}
     try:
-        entry, here = glance_at(name, directory), glance_of(directory)
+        here = glance_of(directory)
     except OSError:
-        return False
-    # Without mounts, files may have other devices than their directory on an overlay of several file systems.
-    return entry.mount != here.mount if entry.mount and here.mount else entry.dev != here.dev
+        return mounts
+    for name in names:
+        try:
+            entry = glance_at(name, directory)
+        except OSError:
+            continue
+        # Without mounts, files may have other devices than their directory on an overlay of several file systems.
+        if (entry.mount != here.mount) if entry.mount and here.mount else (entry.dev != here.dev):
+            mounts[name] = entry.mount, entry.dev, entry.ino
+    return mounts
 
 
 def is_link(name: str, directory: int) -> bool:
