@@ -1,4 +1,4 @@
-"""A relay that has lost events of its links, or has ended: both ends of a wire agree, and other wires are unharmed."""
+"""A relay that lost events of its links, is stopped, or has ended: both ends of a wire are alike, others unharmed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import os
 import select
 import signal
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from types import CodeType
 from typing import Any
@@ -16,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.interrupts import Interrupt, boundaries, distinct, interrupted
-from tests.programs import children, freeze
+from tests.programs import attended, children, freeze
 from tests.refusing import raises
 from tests.witness import ip, names, open_fds, poll
 from vethlib import End, LinkNotFound, NetlinkError, Session, Veth, VethError, ns
@@ -285,3 +287,66 @@ def test_a_relay_that_was_killed_does_not_answer_for_its_wires_but_others_are_se
         net.down("b", "c")
         net.up("b", "c")
         assert net["b"].ping(net["c"])
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_stopped_relay_does_not_delay_the_end_of_its_topology(interrupted: bool) -> None:
+    net = Topology.build("a -- b delay=1ms", impair="userspace")
+    assert net._relay is not None
+    process = net._relay._process
+    freeze(process.pid)
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    begun = time.monotonic()
+    try:
+        if interrupted:
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+            with pytest.raises(KeyboardInterrupt):
+                net.close()
+        else:
+            net.close()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert time.monotonic() - begun < 20
+    assert net.closed
+    assert not os.path.exists(f"/proc/{process.pid}")
+
+
+def test_nodes_are_released_though_their_relay_has_ended() -> None:
+    net = Topology.build("a -- b delay=1ms", impair="userspace")
+    assert net._relay is not None
+    net._relay._process.kill()
+    net._relay._process.wait()
+    with pytest.raises(NetlinkError):
+        net.let_go()
+    assert net.closed
+
+
+def test_the_relay_ends_with_its_topology_and_its_death_is_an_error() -> None:
+    with Topology.build("a -- b delay=1ms", impair="userspace") as net:
+        assert net._relay is not None
+        process = net._relay._process
+        assert process.poll() is None
+    assert process.returncode == 0
+    with Topology.build("a -- b delay=1ms", impair="userspace") as net:
+        assert net._relay is not None
+        net._relay._process.kill()
+        net._relay._process.wait()
+        with pytest.raises(NetlinkError):
+            net.wire("a", "b").set(delay="2ms")
+
+
+def test_the_relay_ends_with_its_owner_however_that_ends() -> None:
+    script = (
+        "import time; from vethlib.topology import Topology\n"
+        "net = Topology.build('a -- b delay=1ms', impair='userspace')\n"
+        "print(net._relay._process.pid, flush=True); time.sleep(60)"
+    )
+    with attended(subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)) as owner:
+        assert owner.stdout is not None
+        pid = int(owner.stdout.readline())
+        ended = os.pidfd_open(pid)
+        owner.send_signal(signal.SIGKILL)
+    try:
+        assert poll(lambda: not os.path.exists(f"/proc/{pid}/fd/0"))
+    finally:
+        os.close(ended)
