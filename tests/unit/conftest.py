@@ -6,6 +6,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.commands import Vethctl, runner
+from tests.unit.played_kernel import play
+
+__all__ = ["play"]
 
 # The duration of an example depends mostly on other work of the machine; where time matters, a test measures it.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
