@@ -176,6 +176,13 @@ def foreign(name: str, netns: str = "", peer: str = "theirs") -> None:
     ip("link", "add", "name", name, "type", "veth", "peer", "name", peer, netns=netns)
 
 
+def reach_in(netns: str) -> None:
+    """A pair of others, up: inside at home, which goes when the namespace ends, and o1 there."""
+    ip("link", "add", "name", "inside", "type", "veth", "peer", "name", "o1", "netns", netns)
+    ip("link", "set", "dev", "inside", "up")
+    ip("link", "set", "dev", "o1", "up", netns=netns)
+
+
 def quickly(*lines: str, netns: str = "") -> None:
     """Run several commands of ``ip`` in one process: ``ip -batch``."""
     with ns.entered(netns):

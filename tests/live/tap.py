@@ -1,11 +1,11 @@
-"""A dependant that records its calls, together with the state in the kernel at that moment."""
+"""Dependants that keep what they are told, beside what the kernel says at that moment."""
 
 from __future__ import annotations
 
 from tests.witness import ip
 from vethlib import Link, NetnsNotFound
 
-__all__ = ["Tap"]
+__all__ = ["Refusing", "Tap"]
 
 
 class Tap:
@@ -37,3 +37,16 @@ class Tap:
     @property
     def kinds(self) -> list[str]:
         return [kind for kind, _, _ in self.calls]
+
+
+class Refusing(Tap):
+    """Cannot be attached until it is willing."""
+
+    willing = False
+    asked = 0
+
+    def attached(self, link: Link) -> None:
+        self.asked += 1
+        if not self.willing:
+            raise OSError("not now")
+        super().attached(link)
