@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 # Those that read or write what belongs to a host: /run/vethlib, /run/netns, the environment, the mount table.
 TESTS = [
     "tests/live/test_completion.py::test_names_that_are_there_are_offered",
-    "tests/live/test_configurator_requirements.py::test_run_netns_absent_at_the_start_is_waited_for",
+    "tests/live/test_configurator_named_netns.py::test_run_netns_absent_at_the_start_is_waited_for",
     "tests/live/test_follow_files.py::test_the_directory_may_come_later",
     "tests/live/test_follow_files.py::test_the_directory_may_go_and_come_again",
     "tests/live/test_follow_files.py::test_a_file_system_mounted_over_the_directory_hides_and_uncovers_names",
