@@ -15,7 +15,7 @@ import pytest
 
 from vethlib.cli import main
 
-__all__ = ["Said", "Vethctl", "runner", "said", "unasked_runner"]
+__all__ = ["Said", "Vethctl", "runner", "said"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ Vethctl: TypeAlias = Callable[..., Said]
 
 
 def runner(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Vethctl:
-    """A function that runs a command line with `stdin` as its input."""
+    """A function that runs a command line with `stdin` as its input, and asks nothing on the terminal of the tests."""
+    monkeypatch.setattr("vethlib.cli.applying.question._open_terminal", lambda: None)
 
     def run(*argv: str, stdin: str = "") -> Said:
         capsys.readouterr()
@@ -75,12 +76,6 @@ def runner(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
         return Said(code, said.out, said.err)
 
     return run
-
-
-def unasked_runner(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Vethctl:
-    """The same, but without questions on the terminal from which the tests were started."""
-    monkeypatch.setattr("vethlib.cli.applying.question._open_terminal", lambda: None)
-    return runner(capsys, monkeypatch)
 
 
 def said(*argv: str) -> Said:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from vethlib.agent.host.observation import observe
 
 LABEL = "vpp1"
 EXAMPLES = Path(__file__).parents[2] / "examples"
+
+Write = Callable[..., str]
+"""What the fixture `write` is."""
 
 
 def value(name: str, peer: str, netns: str = "", **fields: Any) -> dict[str, Any]:

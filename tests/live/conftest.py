@@ -15,7 +15,7 @@ import pytest
 
 from tests.commands import Vethctl, runner
 from tests.live.agent_process import Agent
-from tests.live.applying import EXAMPLES
+from tests.live.applying import EXAMPLES, Write
 from tests.live.other_user import as_other
 from tests.live.silent import nobody_waits
 from tests.live.warm import WarmPytest
@@ -66,6 +66,18 @@ def vethctl(home: ns.Netns, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     """Run a command line in this process."""
     yield runner(capsys, monkeypatch)
     monkeypatch.undo()
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Writes interfaces into a file; returns its path."""
+
+    def write(*values: dict[str, Any]) -> str:
+        path = tmp_path / "interfaces.json"
+        path.write_text(json.dumps(values))
+        return str(path)
+
+    return write
 
 
 @pytest.fixture

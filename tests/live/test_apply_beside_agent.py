@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import Vethctl, unasked_runner
+from tests.commands import Vethctl
 from tests.live.applying import value
 from tests.live.children import staying
 from tests.live.other_user import become_other
@@ -27,9 +27,9 @@ PAIR = json.dumps([value("a", "b"), value("b", "a")])
 
 
 @pytest.fixture
-def vethctl(home: ns.Netns, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Vethctl:
+def vethctl(vethctl: Vethctl, monkeypatch: pytest.MonkeyPatch) -> Vethctl:
     monkeypatch.setenv("VETHLIB_LABEL", LABEL)
-    return unasked_runner(capsys, monkeypatch)
+    return vethctl
 
 
 @pytest.fixture

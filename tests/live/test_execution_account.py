@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.commands import Vethctl, unasked_runner
+from tests.commands import Vethctl
 from tests.live.applying import LABEL, applied, interface, value
 from tests.witness import host_state, ip, seen
 from vethlib import NetlinkError, Session, ns
@@ -20,12 +20,6 @@ from vethlib.agent.host.execution import execute
 from vethlib.agent.host.observation import observe
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def vethctl(home: ns.Netns, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Vethctl]:
-    yield unasked_runner(capsys, monkeypatch)
-    monkeypatch.undo()
 
 
 def write(tmp_path: Path, **fields: Any) -> str:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.commands import Vethctl, unasked_runner
-from tests.live.applying import interface, value
+from tests.commands import Vethctl
+from tests.live.applying import Write, interface, value
 from tests.live.older_kernel import without_owner_marks
 from tests.witness import addresses, ip, seen
-from vethlib import NetlinkError, Session, ns
+from vethlib import NetlinkError, Session
 from vethlib.addresses import kernel_marks_owners
 from vethlib.agent import Configurator, Interface
-
-Write = Callable[..., str]
 
 
 @pytest.fixture(autouse=True)
@@ -28,25 +26,16 @@ def _older(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def vethctl(home: ns.Netns, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Vethctl]:
-    yield unasked_runner(capsys, monkeypatch)
-    monkeypatch.undo()
+def write(write: Write) -> Write:
+    """Writes the file of a pair with these addresses on the end at home."""
 
-
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    """Write the file of a pair with these addresses on the end in home."""
-
-    def write(*given: str, netns: str = "") -> str:
-        path = tmp_path / "interfaces.json"
-        values: list[dict[str, Any]] = [
+    def write_pair(*given: str, netns: str = "") -> str:
+        return write(
             value("a", "b", netns, ip_addresses=list(given)),
             value("b", "a", "ns1", ip_addresses=["10.9.0.2/24"]),
-        ]
-        path.write_text(json.dumps(values))
-        return str(path)
+        )
 
-    return write
+    return write_pair
 
 
 def warnings(err: str) -> list[str]:

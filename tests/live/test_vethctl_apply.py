@@ -8,14 +8,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.commands import Vethctl
-from tests.live.applying import EXAMPLES, value
+from tests.live.applying import EXAMPLES, Write, value
 from tests.live.offloads import set_offload
 from tests.needs import kernel_is
 from tests.programs import attended
@@ -25,18 +24,6 @@ from vethlib.agent.host.execution import execute
 from vethlib.errors import NotPermitted
 
 PAIR = str(EXAMPLES / "pair")
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Callable[..., str]:
-    """Write interfaces to a file; return its path."""
-
-    def write(*values: dict[str, Any]) -> str:
-        path = tmp_path / "interfaces.json"
-        path.write_text(json.dumps(values))
-        return str(path)
-
-    return write
 
 
 def test_apply_says_what_it_did_and_the_second_time_that_there_was_nothing(vethctl: Vethctl) -> None:
@@ -61,7 +48,7 @@ def test_apply_prints_its_operations_as_json(vethctl: Vethctl) -> None:
     assert vethctl("apply", PAIR, "--json").json == []
 
 
-def test_apply_names_every_changed_value(vethctl: Vethctl, write: Callable[..., str]) -> None:
+def test_apply_names_every_changed_value(vethctl: Vethctl, write: Write) -> None:
     ends = [value("a", "b", "ns1", mtu=1400, ip_addresses=["10.0.0.1/24"]), value("b", "a")]
     vethctl("apply", write(*ends))
     ends[0] |= {"mtu": 1300, "ip_addresses": ["10.0.0.2/24"], "host_if_name": "eth0", "enabled": False}
@@ -73,7 +60,7 @@ def test_apply_names_every_changed_value(vethctl: Vethctl, write: Callable[..., 
     assert changed == {"op": "change", "interface": "a", "netns": "netns:ns1", "changes": {"mtu": [1300, 1200]}}
 
 
-def test_prune_removes_what_the_files_no_longer_name(vethctl: Vethctl, write: Callable[..., str]) -> None:
+def test_prune_removes_what_the_files_no_longer_name(vethctl: Vethctl, write: Write) -> None:
     vethctl("apply", PAIR)
     other = write(value("a", "b", "ns1"), value("b", "a", num_queues=1))
     assert "veth1" not in vethctl("apply", other).out
@@ -116,7 +103,7 @@ def test_a_foreign_link_in_the_way_is_refused_and_untouched(vethctl: Vethctl, bl
 
 
 def test_what_the_kernel_refuses_is_told_once_for_both_ends(
-    vethctl: Vethctl, write: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    vethctl: Vethctl, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(value("a", "b", "ns1"), value("b", "a"), value("x", "y", "ns1"), value("y", "x"))
 
@@ -231,7 +218,7 @@ def test_diff_is_zero_when_the_host_is_as_the_files_say(vethctl: Vethctl) -> Non
     assert vethctl("diff", PAIR, "--json").json == []
 
 
-def test_diff_reads_like_a_unified_diff(vethctl: Vethctl, write: Callable[..., str]) -> None:
+def test_diff_reads_like_a_unified_diff(vethctl: Vethctl, write: Write) -> None:
     one = value("a", "b", "ns1", mtu=1500, ip_addresses=["192.168.1.1/24", "10.0.0.1/24"])
     vethctl("apply", write(one, value("b", "a")))
     path = write(one | {"mtu": 9000, "enabled": False, "ip_addresses": ["10.0.0.1/24"]}, value("b", "a"))
@@ -249,7 +236,7 @@ def test_diff_reads_like_a_unified_diff(vethctl: Vethctl, write: Callable[..., s
     ]
 
 
-def test_diff_shows_both_ends_of_what_prune_would_delete(vethctl: Vethctl, write: Callable[..., str]) -> None:
+def test_diff_shows_both_ends_of_what_prune_would_delete(vethctl: Vethctl, write: Write) -> None:
     mac = "02:00:00:00:00:0a"
     vethctl("apply", write(value("a", "b", "ns1", phys_address=mac, ip_addresses=["10.0.0.1/24"]), value("b", "a")))
     lines = vethctl("diff", write(), "--prune").out.splitlines()
@@ -308,7 +295,7 @@ def test_addresses_have_the_attributes_that_were_given(vethctl: Vethctl, blue: s
     assert vethctl("set", "a@blue", "--addr", "10.0.0.1/24 dev a").code != 0
 
 
-def test_offload_is_worded_in_differences(vethctl: Vethctl, write: Callable[..., str]) -> None:
+def test_offload_is_worded_in_differences(vethctl: Vethctl, write: Write) -> None:
     on, off = ([value("a", "b", offload=each), value("b", "a")] for each in (True, False))
     vethctl("apply", write(*on))
     # Before Linux 5.13, a new veth has rx-gro, too, which is then without effect.

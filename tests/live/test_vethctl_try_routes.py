@@ -4,39 +4,28 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.commands import Vethctl, unasked_runner
-from tests.live.applying import value
+from tests.commands import Vethctl
+from tests.live.applying import Write, value
 from tests.witness import ip, seen, settled_routes
-from vethlib import NetlinkError, Route, Session, ns
+from vethlib import NetlinkError, Route, Session
 from vethlib.agent.host.inturn import RoutesInTurn
 
 pytestmark = pytest.mark.slow
 
-Write = Callable[..., str]
-
 
 @pytest.fixture
-def vethctl(home: ns.Netns, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Vethctl]:
-    yield unasked_runner(capsys, monkeypatch)
-    monkeypatch.undo()
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    def write(**ends: dict[str, Any]) -> str:
+def write(write: Write) -> Write:
+    def write_pairs(**ends: dict[str, Any]) -> str:
         """Write pairs whose first ends have these names and fields; the other end of `p` is `pp`."""
-        path = tmp_path / "interfaces.json"
         pairs = [(value(name, 2 * name, **fields), value(2 * name, name)) for name, fields in ends.items()]
-        path.write_text(json.dumps([interface for pair in pairs for interface in pair]))
-        return str(path)
+        return write(*(interface for pair in pairs for interface in pair))
 
-    return write
+    return write_pairs
 
 
 def link_settings(name: str) -> dict[str, Any]:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import errno
-import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.commands import Vethctl, unasked_runner
-from tests.live.applying import value
+from tests.commands import Vethctl
+from tests.live.applying import Write, value
 from tests.live.sysctls import sysctl
 from tests.mounts import read_only_sysctls
 from tests.witness import host_state, ip, poll, seen, wait_for_carrier
@@ -23,25 +21,15 @@ pytestmark = pytest.mark.slow
 SECRET = "2001:0db8:0000:0000:0000:0000:0000:0001"
 INTERVAL = "ipv6/conf/one/mldv1_unsolicited_report_interval"
 
-Write = Callable[..., str]
-
 
 @pytest.fixture
-def vethctl(home: ns.Netns, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Vethctl]:
-    yield unasked_runner(capsys, monkeypatch)
-    monkeypatch.undo()
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    def write(_both: dict[str, Any] | None = None, **fields: Any) -> str:
+def write(write: Write) -> Write:
+    def write_pair(_both: dict[str, Any] | None = None, **fields: Any) -> str:
         """Write a pair whose first end has these fields, and `_both` ends those."""
         both = _both or {}
-        path = tmp_path / "interfaces.json"
-        path.write_text(json.dumps([value("one", "two", "ns1", **both, **fields), value("two", "one", "ns2", **both)]))
-        return str(path)
+        return write(value("one", "two", "ns1", **both, **fields), value("two", "one", "ns2", **both))
 
-    return write
+    return write_pair
 
 
 def settings(name: str = "one", netns: str = "ns1") -> dict[str, str]:
