@@ -23,6 +23,7 @@ from tests.needs import kernel_is
 from tests.witness import counted_fds, host_state, ip, open_fds, poll
 from vethlib import End, Session, Veth, ns
 from vethlib.agent.reconcile.configurator import Configurator
+from vethlib.ifindex import noise
 from vethlib.ns.files import answers
 from vethlib.pytest_netns.isolation.enter import ISOLATION
 
@@ -188,6 +189,13 @@ def little_patience(home: ns.Netns, monkeypatch: pytest.MonkeyPatch) -> Iterator
     monkeypatch.setattr(answers, "PATIENCE", 0.1 if kernel_is("5.12") and (os.cpu_count() or 1) > 1 else 0.5)
     yield
     assert nobody_waits()
+
+
+@pytest.fixture
+def easily_disturbed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache follows a namespace apart, or not at all, after a few hundred events."""
+    monkeypatch.setattr(noise, "NOISY", 300)
+    monkeypatch.setattr(noise, "WINDOW", 60.0)
 
 
 @pytest.fixture

@@ -22,7 +22,6 @@ from vethlib.agent.reconcile.configurator import Configurator
 from vethlib.agent.reconcile.observer import HostObserver
 from vethlib.agent.reconcile.passes import reconcilepass
 from vethlib.agent.reconcile.watches import Watches
-from vethlib.ifindex import noise
 from vethlib.links import NetnsRef
 
 
@@ -170,9 +169,7 @@ def test_events_of_a_link_in_a_namespace_with_the_number_of_an_ended_one_are_no_
 
 
 @pytest.fixture
-def easily_disturbed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(noise, "NOISY", 300)
-    monkeypatch.setattr(noise, "WINDOW", 60.0)
+def easily_disturbed(easily_disturbed: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watches, "REST", 0.5)
 
 
