@@ -10,7 +10,7 @@ import pytest
 from vethlib._nl.batch import Exchange
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
 
-__all__ = ["Interruption", "interrupted_after"]
+__all__ = ["Interruption", "interrupt_after", "interrupted_after"]
 
 
 class Interruption:
@@ -19,9 +19,8 @@ class Interruption:
     came = False
 
 
-@contextmanager
-def interrupted_after(exchanges: int) -> Iterator[Interruption]:
-    """A block in which KeyboardInterrupt follows each exchange after the first `number`, including those that undo."""
+def interrupt_after(patch: pytest.MonkeyPatch, exchanges: int) -> Interruption:
+    """Let a KeyboardInterrupt follow each exchange after that many, also those that undo."""
     run = Namespaces.run
     interruption = Interruption()
     left = exchanges
@@ -34,8 +33,15 @@ def interrupted_after(exchanges: int) -> Iterator[Interruption]:
             interruption.came = True
             raise KeyboardInterrupt
 
+    patch.setattr(Namespaces, "run", interrupted)
+    return interruption
+
+
+@contextmanager
+def interrupted_after(exchanges: int) -> Iterator[Interruption]:
+    """A block that such an interruption ends."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Namespaces, "run", interrupted)
+        interruption = interrupt_after(patch, exchanges)
         try:
             yield interruption
         except KeyboardInterrupt:

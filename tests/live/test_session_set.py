@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.live.interrupted_exchanges import interrupt_after
 from tests.live.older_kernel import with_einval_for_a_taken_name
 from tests.live.refusals import with_names_free_at_first
 from tests.live.sysctls import sysctl
@@ -239,13 +240,7 @@ def test_a_change_that_fails_half_way_has_changed_nothing(
 def test_an_interruption_after_everything_was_done_undoes_it(
     session: Session, pair: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = Namespaces.run
-
-    def interrupted(self: Namespaces, place: OpenNetns, exchange: Exchange) -> None:
-        run(self, place, exchange)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Namespaces, "run", interrupted)
+    interrupt_after(monkeypatch, 0)
     for asked in (
         {"addresses": ["10.0.0.2/24", "10.0.0.50/24", "2001:db8::1/80"], "mtu": 9000, "group": 3, "up": True},
         {"remove_addresses": ["10.0.0.1/24"]},

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.live.configuring import without_detection
+from tests.live.interrupted_exchanges import interrupt_after
 from tests.live.older_kernel import renamed_only_while_down
 from tests.live.over_links import NEIGHBOURS, ROUTES, dependents
 from tests.live.refusals import refused
@@ -83,13 +84,7 @@ def test_a_change_that_is_interrupted_leaves_every_route_and_neighbour(
 ) -> None:
     make(session)
     before = dependents()
-    run = Namespaces.run
-
-    def interrupted(self: Namespaces, place: OpenNetns, exchange: Exchange) -> None:
-        run(self, place, exchange)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Namespaces, "run", interrupted)
+    interrupt_after(monkeypatch, 0)
     with pytest.raises(KeyboardInterrupt):
         session.set("a", "blue", **asked)
     assert dependents() == before

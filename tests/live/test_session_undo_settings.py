@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 
+from tests.live.interrupted_exchanges import interrupt_after
 from tests.live.sysctls import sysctl
 from tests.refusing import raises
 from tests.witness import ip, names, seen
 from vethlib import End, IfIndexCache, LinkExists, NetlinkError, Route, Session, Veth, ns
-from vethlib._nl.batch import Exchange
-from vethlib.session.core.namespaces import Namespaces, OpenNetns
 from vethlib.session.write.linksteps import LinkSteps
 
 IMPOSSIBLE = {"rp_filter": "99999999999999"}
@@ -98,13 +97,7 @@ def test_an_interruption_after_the_mtu_was_set_leaves_a_link_without_ipv6(
 ) -> None:
     session.create(Veth(End("a", "blue", ipv6=False, sysctls={"ipv6.accept_ra": "0"}), End("b", "blue")))
     before = ipv6_settings("blue", "a")
-    run = Namespaces.run
-
-    def interrupted(self: Namespaces, place: OpenNetns, exchange: Exchange) -> None:
-        run(self, place, exchange)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Namespaces, "run", interrupted)
+    interrupt_after(monkeypatch, 0)
     with pytest.raises(KeyboardInterrupt):
         session.set("a", "blue", mtu=1000)
     assert ipv6_settings("blue", "a") == before
