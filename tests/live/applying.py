@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.witness import seen
 from vethlib import Session, ns
-from vethlib.agent import Interface, Plan, load, plan, read_value
+from vethlib.agent import Interface, Inverse, Observed, Operation, Plan, inverse, load, plan, read_value
 from vethlib.agent.host.executed import Execution
 from vethlib.agent.host.execution import execute
 from vethlib.agent.host.observation import observe
@@ -54,6 +54,19 @@ def applied(session: Session, *interfaces: Interface, **how: Any) -> Execution:
     assert execution.done == list(made.operations)
     assert planned(session, *interfaces, **how).operations == ()
     return execution
+
+
+def on_trial(
+    session: Session, netns: str, *interfaces: Interface, prune: bool = False
+) -> tuple[list[Operation], Inverse]:
+    """Apply; returns what was done, and what undoes it in that namespace."""
+
+    def look() -> Observed:
+        return observe(session, [f"netns:{netns}"], interfaces=interfaces)
+
+    before = look()
+    done = execute(session, planned(session, *interfaces, prune=prune)).done
+    return done, inverse(done, before, look(), look())
 
 
 def indexes(*links: tuple[str, str]) -> list[int]:

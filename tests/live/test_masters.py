@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.live.applying import applied, interface, planned
+from tests.live.applying import applied, interface, on_trial, planned
 from tests.live.configuring import configured, put, settle, states, until, without_detection
 from tests.refusing import raises
 from tests.witness import ip, names, seen
@@ -24,9 +24,7 @@ from vethlib import (
     Veth,
     VethError,
 )
-from vethlib.agent import inverse
 from vethlib.agent.host.execution import execute
-from vethlib.agent.host.observation import observe
 from vethlib.agent.reconcile.configurator import Configurator
 from vethlib.session.write.masters import find_masters
 
@@ -220,12 +218,7 @@ def test_an_agent_attaches_moves_and_detaches_a_link(session: Session, blue: str
 def test_what_was_tried_with_a_master_is_undone(session: Session, blue: str, tried: Any, before: str) -> None:
     applied(session, *ends(before))
     desired = tried()
-
-    def look() -> Any:
-        return observe(session, ["netns:blue"], interfaces=desired)
-
-    first = look()
-    undo = inverse(execute(session, planned(session, *desired)).done, first, look(), look())
+    _, undo = on_trial(session, "blue", *desired)
     assert execute(session, undo.plan).errors == []
     assert (master(), addresses(), seen("a", "blue")["mtu"]) == (before, set(ADDRESSES), 1500)
 
@@ -233,11 +226,7 @@ def test_what_was_tried_with_a_master_is_undone(session: Session, blue: str, tri
 def test_a_pair_that_is_deleted_in_a_trial_is_attached_again(session: Session, blue: str) -> None:
     applied(session, *ends())
 
-    def look() -> Any:
-        return observe(session, ["netns:blue"], interfaces=[])
-
-    first = look()
-    undo = inverse(execute(session, planned(session, prune=True)).done, first, look(), look())
+    _, undo = on_trial(session, "blue", prune=True)
     assert "a" not in names("blue")
     assert execute(session, undo.plan).errors == []
     assert master() == "br0"
@@ -302,12 +291,7 @@ def test_an_agent_and_a_session_take_the_alternative_name_of_a_master(session: S
     desired = ends("lan")
     assert planned(session, *desired).operations == ()
     applied(session, *ends("br0"))
-
-    def look() -> Any:
-        return observe(session, ["netns:blue"], interfaces=desired)
-
-    first = look()
-    undo = inverse(execute(session, planned(session, *desired)).done, first, look(), look())
+    _, undo = on_trial(session, "blue", *desired)
     assert master() == "br1"
     assert execute(session, undo.plan).errors == []
     assert (undo.left, master()) == ((), "br0")

@@ -8,14 +8,12 @@ from typing import Any
 
 import pytest
 
-from tests.live.applying import applied, interface, planned
+from tests.live.applying import applied, interface, on_trial
 from tests.live.configuring import configured, put, until, without_detection
 from tests.live.sysctls import sysctl
 from tests.witness import ip, names
 from vethlib import End, InvalidValue, LinkExists, Neighbour, NetlinkError, Session, Veth
-from vethlib.agent import inverse
 from vethlib.agent.host.execution import execute
-from vethlib.agent.host.observation import observe
 from vethlib.agent.reconcile.configurator import Configurator
 
 ADDRESSES = ["10.0.0.1/24", "fd00::1/64"]
@@ -213,14 +211,8 @@ def test_what_was_tried_with_neighbours_is_undone(session: Session, blue: str, t
     foreign("10.0.0.77", MAC)
     before = {*GIVEN, ("10.0.0.77", MAC)}
     desired = tried()
-
-    def look() -> Any:
-        return observe(session, ["netns:blue"], interfaces=desired)
-
-    first = look()
-    done = execute(session, planned(session, *desired)).done
+    done, undo = on_trial(session, "blue", *desired)
     assert done
-    undo = inverse(done, first, look(), look())
     assert execute(session, undo.plan).errors == []
     # The kernel removes those of others with a link that is set down, and when its MAC address changes.
     assert GIVEN <= neighbours() <= before

@@ -7,13 +7,11 @@ from typing import Any
 
 import pytest
 
-from tests.live.applying import applied, interface, planned
+from tests.live.applying import applied, interface, on_trial, planned
 from tests.live.configuring import without_detection
 from tests.witness import ip, names, seen, settled_routes
 from vethlib import End, InvalidValue, LinkExists, Neighbour, NetlinkError, Route, Session, Veth
-from vethlib.agent import inverse
 from vethlib.agent.host.execution import execute
-from vethlib.agent.host.observation import observe
 
 ADDRESSES = ["10.0.0.1/24", "fd00::1/64"]
 ROUTES = [
@@ -390,14 +388,8 @@ def test_a_disabled_interface_has_no_routes_and_gets_them_when_it_is_enabled(ses
 def test_what_was_tried_with_routes_is_undone(session: Session, blue: str, tried: Any) -> None:
     applied(session, *ends(ROUTES))
     desired = tried()
-
-    def look() -> Any:
-        return observe(session, ["netns:blue"], interfaces=desired)
-
-    before = look()
-    done = execute(session, planned(session, *desired)).done
+    done, undo = on_trial(session, "blue", *desired)
     assert done
-    undo = inverse(done, before, look(), look())
     assert execute(session, undo.plan).errors == []
     assert routes() == words(ROUTES)
 
