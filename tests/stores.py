@@ -10,9 +10,10 @@ from typing import Any
 
 from tests.live.applying import value
 from vethlib.agent import Parsed
-from vethlib.agent.stores.protocol import Change, Snapshot, Store, StoreEvent
+from vethlib.agent.stores.protocol import Change, Outage, Snapshot, Store, StoreEvent
+from vethlib.agent.stores.storecode import StoreCode
 
-__all__ = ["PROMPT", "changed", "interface_text", "is_readable", "news", "nothing", "snapshot", "write"]
+__all__ = ["PROMPT", "changed", "interface_text", "is_readable", "news", "nothing", "outage", "snapshot", "write"]
 
 PROMPT = 0.05  # seconds within which a store has to notice that something happened
 
@@ -55,6 +56,13 @@ def _next(store: Store, timeout: float, looks: int = 1000) -> list[StoreEvent]:
             if found := store.read():
                 return found
     return []
+
+
+def outage(store: Store) -> StoreCode:
+    """Return why a store cannot be read; the sentences are in test_config_sentences.py."""
+    (found,) = news(store)
+    assert isinstance(found, Outage), found
+    return found.code
 
 
 def snapshot(store: Store, timeout: float = 30.0) -> dict[str, Parsed]:

@@ -15,11 +15,11 @@ import pytest
 
 from tests.live.applying import value
 from tests.patience import Patience
-from tests.stores import changed, is_readable, news, nothing, snapshot, write
+from tests.stores import changed, is_readable, nothing, outage, snapshot, write
 from vethlib.agent import Parsed, State
 from vethlib.agent.status import Status
 from vethlib.agent.stores.files.directory import DirectoryStore
-from vethlib.agent.stores.protocol import Outage, StoreError
+from vethlib.agent.stores.protocol import StoreError
 from vethlib.agent.stores.storecode import StoreCode
 
 
@@ -42,12 +42,6 @@ def mount(point: Path) -> None:
 
 
 # A store is read whenever it was found readable: the news of a mount is there for one look only.
-
-
-def outage(store: DirectoryStore) -> StoreCode:
-    (found,) = news(store)
-    assert isinstance(found, Outage), found
-    return found.code
 
 
 @pytest.mark.parametrize("lazily", [False, True])

@@ -13,9 +13,9 @@ import pytest
 
 from tests.capabilities import dropped
 from tests.live.applying import value
-from tests.stores import changed, is_readable, news, nothing, snapshot, write
+from tests.stores import changed, is_readable, news, nothing, outage, snapshot, write
 from vethlib.agent.stores.files.directory import DirectoryStore
-from vethlib.agent.stores.protocol import Outage, Snapshot
+from vethlib.agent.stores.protocol import Snapshot
 from vethlib.agent.stores.storecode import StoreCode
 
 
@@ -45,13 +45,6 @@ def directory(path: Path, *names: str) -> Path:
     for name in names:
         write(path / f"{name}.json", value(name, "peer"))
     return path
-
-
-def outage(store: DirectoryStore) -> StoreCode:
-    """Return why the directory cannot be read; the sentences are in test_config_sentences.py."""
-    (found,) = news(store)
-    assert isinstance(found, Outage), found
-    return found.code
 
 
 def test_a_directory_that_is_not_there_is_an_outage_until_it_comes(tmp_path: Path, follow: Follow) -> None:

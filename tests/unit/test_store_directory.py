@@ -28,13 +28,6 @@ CONTENT = "vethlib.agent.stores.files.directory.content"
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    path = tmp_path / "conf"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
 def opened(path: Path) -> Iterator[DirectoryStore]:
     """A store of the directory from which nothing has been read yet."""
     store = DirectoryStore(path)

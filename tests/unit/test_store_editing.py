@@ -43,13 +43,6 @@ HAND_WRITTEN = """\
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    path = tmp_path / "conf"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
 def editor(path: Path) -> DirectoryEditor:
     return DirectoryEditor(path)
 

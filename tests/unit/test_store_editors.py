@@ -118,6 +118,15 @@ def _in_halves(file: IO[str], pause: Pause) -> None:
     file.flush()
 
 
+def assert_written(store: DirectoryStore) -> None:
+    """The interface is as in NEW."""
+    assert is_readable(store)
+    one = changed(store)["a"]
+    assert one is not None
+    assert one.interface is not None
+    assert one.interface.mtu == 1300
+
+
 WRITERS = [vim, vim_writing_in_place, emacs, nano, sed, git, rsync]
 
 
@@ -126,11 +135,7 @@ def test_a_write_is_one_change_and_nothing_in_between(
     store: DirectoryStore, path: Path, writer: Callable[[Path, Pause], None]
 ) -> None:
     writer(path, lambda: None)
-    assert is_readable(store)
-    one = changed(store)["a"]
-    assert one is not None
-    assert one.interface is not None
-    assert one.interface.mtu == 1300
+    assert_written(store)
     nothing(store)
 
 
@@ -164,11 +169,7 @@ def test_a_config_map_changes_all_its_files_by_one_rename(tmp_path: Path) -> Non
     assert list(snapshot(store)) == ["a", "b"]
 
     fill("..2024_2", ("a.json", NEW), ("b.json", interface_text("b")))
-    assert is_readable(store)
-    one = changed(store)["a"]
-    assert one is not None
-    assert one.interface is not None
-    assert one.interface.mtu == 1300
+    assert_written(store)
     for file in (tmp_path / "..2024_1").iterdir():
         file.unlink()
     (tmp_path / "..2024_1").rmdir()

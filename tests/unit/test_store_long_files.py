@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.live.applying import value
-from tests.stores import changed, nothing, snapshot, write
+from tests.stores import changed, nothing, write
 from vethlib.agent.config.northbound import Parsed, read
 from vethlib.agent.stores.files import directory as module
 from vethlib.agent.stores.files.directory import DirectoryStore
@@ -34,14 +34,6 @@ def path(tmp_path: Path) -> Path:
     write(tmp_path / "honest.json", value("honest", "peer"))
     write(tmp_path / "other.json", value("other", "peer"))
     return tmp_path
-
-
-@pytest.fixture
-def store(path: Path) -> Iterator[DirectoryStore]:
-    store = DirectoryStore(path)
-    snapshot(store)
-    yield store
-    store.close()
 
 
 @pytest.fixture

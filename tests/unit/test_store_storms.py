@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -24,14 +23,6 @@ def path(tmp_path: Path) -> Path:
     for number in range(50):
         write(tmp_path / f"{number}.json", value(f"v{number}", "peer"))
     return tmp_path
-
-
-@pytest.fixture
-def store(path: Path) -> Iterator[DirectoryStore]:
-    store = DirectoryStore(path)
-    snapshot(store)
-    yield store
-    store.close()
 
 
 def count(patch: pytest.MonkeyPatch, owner: Any, name: str) -> list[tuple[Any, ...]]:
