@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.reasons import in_codes
 from tests.unit.host_model import Host
-from vethlib.agent import ChangeLink, DeletePair, Interface, Namespace, Plan, plan
+from vethlib.agent import ChangeLink, DeletePair, Interface, Namespace, Observed, Plan, inverse, plan
 from vethlib.agent.host.recording import facts_of_look
 from vethlib.agent.planning.owned import OwnedPairs
 from vethlib.agent.planning.recorded import PairRecord
@@ -40,6 +40,14 @@ def applied(host: Host, *interfaces: Interface, prune: bool = True, label: str =
     made = planned(host, *interfaces, prune=prune, label=label)
     host.apply(made)
     return made
+
+
+def undone(host: Host, made: Plan, before: Observed) -> None:
+    """Undo what was planned when the host was as `before`, which leaves nothing."""
+    after = host.observe()
+    undo = inverse(made.operations, before, after, after)
+    assert undo.left == ()
+    host.apply(undo.plan)
 
 
 def recorded(host: Host, *interfaces: Interface, label: str = LABEL) -> PairRecord:

@@ -194,11 +194,17 @@ def test_a_link_that_was_deleted_before_it_was_heard_of_is_not_registered_either
     assert told(news) == [("added", ("one", 5, True), None), ("removed", None, ("one", 5, True))]
 
 
-def test_a_link_whose_name_was_given_to_another_is_not_registered_by_what_is_still_said_of_it(indexes: Indexes) -> None:
+def news_of_one(indexes: Indexes) -> Subscription[IndexEvent]:
+    """Have a link, 5, become the interface "one"; returns a subscription to what comes after that."""
     indexes.set_unmanaged(link(5))
     indexes.set_managed("one", HOME, "", link(5))
     news = indexes.subscribe()
     news.take()
+    return news
+
+
+def test_a_link_whose_name_was_given_to_another_is_not_registered_by_what_is_still_said_of_it(indexes: Indexes) -> None:
+    news = news_of_one(indexes)
     indexes.set_managed("one", HOME, "", link(6))
     indexes.set_unmanaged(link(5, mtu=1400))
     indexes.remove_unmanaged(5)
@@ -216,10 +222,7 @@ def test_a_new_link_with_the_ifindex_of_a_deleted_one_is_known_at_once(indexes: 
 
 
 def test_a_link_that_lives_on_unmanaged_is_known_when_the_feed_has_had_time_to_say_otherwise(indexes: Indexes) -> None:
-    indexes.set_unmanaged(link(5))
-    indexes.set_managed("one", HOME, "", link(5))
-    news = indexes.subscribe()
-    news.take()
+    news = news_of_one(indexes)
     indexes.remove_managed("one")
     indexes.deliver()
     assert told(news) == [("removed", None, ("one", 5, True))]
@@ -231,10 +234,7 @@ def test_a_link_that_lives_on_unmanaged_is_known_when_the_feed_has_had_time_to_s
 
 
 def test_a_link_in_doubt_that_is_managed_again_was_away_once(indexes: Indexes) -> None:
-    indexes.set_unmanaged(link(5))
-    indexes.set_managed("one", HOME, "", link(5))
-    news = indexes.subscribe()
-    news.take()
+    news = news_of_one(indexes)
     indexes.remove_managed("one")
     indexes.set_managed("two", HOME, "", link(5))
     indexes.deliver()

@@ -10,6 +10,7 @@ from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.host_model import Host
+from tests.unit.planning import undone
 from tests.unit.strategies import FIELDS, LABEL, MEDDLING, thorough, without_own_name
 from vethlib.agent import ChangeLink, Interface, Namespace, inverse, irreversible, plan
 from vethlib.agent.planning.observed import LinkId
@@ -103,10 +104,7 @@ def test_a_plan_and_its_inverse_leave_the_host_as_it_was(trial: tuple[Host, dict
     event(f"{'refused' if refused else 'undone'}: {sorted({one.op for one in made.operations})}")
     assume(not refused)
     host.apply(made)
-    after = host.observe()
-    undo = inverse(made.operations, before, after, after)
-    assert undo.left == ()
-    host.apply(undo.plan)
+    undone(host, made, before)
     assert _state(host) == state
     assert host.places == places
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.name_moves import IN_PLACE, MOVES, Names
 from tests.unit.host_model import Host, HostLink
-from tests.unit.planning import NS2, applied, end, judged, ops, planned, states, two_namespaces
+from tests.unit.planning import NS2, applied, end, judged, ops, planned, states, two_namespaces, undone
 from vethlib.agent import ChangeLink, Interface, Namespace, Plan, inverse
 from vethlib.agent.config.mark import read_alias
 
@@ -55,13 +55,6 @@ def as_called(names: Names, called: Mapping[str, str]) -> dict[str, str]:
 def callings(*names: Names) -> Iterable[dict[str, str]]:
     each = sorted({name for one in names for name in one})
     return (dict(zip(each, order, strict=True)) for order in permutations(each))
-
-
-def undone(host: Host, made: Plan, before: object) -> None:
-    after = host.observe()
-    undo = inverse(made.operations, before, after, after)  # type: ignore[arg-type]
-    assert undo.left == ()
-    host.apply(undo.plan)
 
 
 @pytest.mark.parametrize("move", MOVES)
