@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -20,6 +21,26 @@ def become_other() -> None:
     os.setgroups([])
     os.setgid(OTHER)
     os.setuid(OTHER)
+
+
+def readable_store(tmp_path: Path) -> Path:
+    """Make the directory of a store that the other user may only read."""
+    store = tmp_path / "store"
+    store.mkdir()
+    for path in (tmp_path, *tmp_path.parents[:-2]):
+        path.chmod(path.stat().st_mode | 0o055)
+    return store
+
+
+def lock(path: Path, how: int = fcntl.LOCK_EX) -> Callable[[], object]:
+    """A function that locks a file, and returns what holds the lock."""
+
+    def hold() -> object:
+        held = os.open(path, os.O_RDONLY)
+        fcntl.flock(held, how)
+        return held
+
+    return hold
 
 
 @pytest.fixture

@@ -8,14 +8,13 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.live.children import staying
-from tests.live.other_user import OTHER, As
+from tests.live.other_user import OTHER, As, lock, readable_store
 from vethlib import _locks
 from vethlib.agent.stores.files.editing import DirectoryEditor
 from vethlib.agent.stores.protocol import StoreError
@@ -29,23 +28,9 @@ pytestmark = [
 ]
 
 
-def lock(path: Path, how: int = fcntl.LOCK_EX) -> Callable[[], object]:
-    def hold() -> object:
-        held = os.open(path, os.O_RDONLY)
-        fcntl.flock(held, how)
-        return held
-
-    return hold
-
-
 @pytest.fixture
 def readable(tmp_path: Path) -> Path:
-    """A store that the other user may only read."""
-    store = tmp_path / "store"
-    store.mkdir()
-    for path in (tmp_path, *tmp_path.parents[:-2]):
-        path.chmod(path.stat().st_mode | 0o055)
-    return store
+    return readable_store(tmp_path)
 
 
 @pytest.mark.parametrize("how", [fcntl.LOCK_EX, fcntl.LOCK_SH])

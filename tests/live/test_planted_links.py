@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ import pytest
 from tests.commands import Vethctl
 from tests.live.applying import EXAMPLES, value
 from tests.live.children import staying
-from tests.live.other_user import OTHER, As
+from tests.live.other_user import OTHER, As, lock, readable_store
 from tests.witness import poll
 from vethlib import _locks, _trusted, ns
 from vethlib.agent import State
@@ -203,21 +203,9 @@ def test_the_agent_says_who_may_write_to_its_store(shared: Path, caplog: pytest.
     store.close()
 
 
-def lock(path: Path, how: int = fcntl.LOCK_EX) -> Callable[[], object]:
-    def hold() -> object:
-        directory = os.open(path, os.O_RDONLY)
-        fcntl.flock(directory, how)
-        return directory
-
-    return hold
-
-
 @pytest.mark.parametrize("how", [fcntl.LOCK_EX, fcntl.LOCK_SH])
 def test_a_lock_of_one_who_may_only_read_the_store_keeps_nobody(as_other: As, tmp_path: Path, how: int) -> None:
-    store = tmp_path / "store"
-    store.mkdir()
-    for path in (tmp_path, *tmp_path.parents[:-2]):
-        path.chmod(path.stat().st_mode | 0o055)
+    store = readable_store(tmp_path)
     pid = as_other(lock(store, how))
     directory = os.open(store, os.O_RDONLY)
     assert _locks.holders(directory) == [(pid, OTHER)]
