@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import json
 import os
 import re
@@ -12,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import termios
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -26,6 +24,7 @@ from tests.commands import Vethctl
 from tests.live.applying import EXAMPLES, interface, value
 from tests.live.descriptors import no_descriptor_left
 from tests.live.scraping import get
+from tests.live.stalled import full_pipe, full_socket, stopped_terminal
 from tests.live.threads import no_thread_left
 from tests.programs import attended
 from tests.witness import cpu_of, ip, names, poll
@@ -72,30 +71,6 @@ def is_built() -> bool:
 def heals() -> bool:
     ip("link", "del", "veth1", netns="ns1")
     return poll(is_built)
-
-
-def full_pipe() -> tuple[int, int]:
-    read, write = os.pipe()
-    fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
-    os.write(write, b"\n" * 4096)
-    return read, write
-
-
-def full_socket() -> tuple[int, int]:
-    ours, theirs = socket.socketpair()
-    theirs.setblocking(False)
-    try:
-        while True:
-            theirs.send(b"\n" * 1024)
-    except BlockingIOError:
-        theirs.setblocking(True)
-    return ours.detach(), theirs.detach()
-
-
-def stopped_terminal() -> tuple[int, int]:
-    ours, theirs = os.openpty()
-    termios.tcflow(theirs, termios.TCOOFF)  # as Ctrl-S does
-    return ours, theirs
 
 
 @pytest.mark.parametrize("stalled", [full_pipe, full_socket, stopped_terminal])

@@ -19,6 +19,7 @@ import pytest
 
 from tests.commands import Vethctl
 from tests.live.applying import EXAMPLES, LABEL, Write
+from tests.live.stalled import full_pipe, stopped_terminal
 from tests.live.trials import PATIENCE, ends, other_ends
 from tests.programs import attended
 from tests.witness import host_state, names, poll
@@ -193,19 +194,6 @@ def test_a_connection_without_a_terminal_that_is_lost_takes_it_back(home: ns.Net
     assert trial.wait(PATIENCE) == 4
     trial.stderr.close()
     assert host_state() == before
-
-
-def full_pipe() -> tuple[int, int]:
-    read, write = os.pipe()
-    fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
-    os.write(write, b"\n" * 4096)
-    return read, write
-
-
-def stopped_terminal() -> tuple[int, int]:
-    ours, theirs = pty.openpty()
-    termios.tcflow(theirs, termios.TCOOFF)  # as Ctrl-S does
-    return ours, theirs
 
 
 @pytest.mark.parametrize("stalled", [full_pipe, stopped_terminal])
