@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.capabilities import dropped
-from tests.live.threads import in_thread
+from tests.live.threads import in_thread, in_threads
 from tests.refusing import raises
 from vethlib import ns
 from vethlib.errors import NetlinkError, NetnsNotFound, NotPermitted
@@ -187,11 +187,7 @@ def test_threads_can_be_in_different_namespaces_at_once(fds: list[int]) -> None:
             if ns.map_in(fds, inode) != [inode(BLUE), inode(RED)] or inode() != home:
                 wrong.append("home")
 
-    threads = [threading.Thread(target=hop, args=(fds[turn % 2], (BLUE, RED)[turn % 2])) for turn in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(6, lambda turn: hop(fds[turn % 2], (BLUE, RED)[turn % 2]))
     assert wrong == []
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.live.older_kernel import without_echo
+from tests.live.threads import in_threads
 from tests.refusing import raises
 from tests.witness import (
     RTM_GETADDR,
@@ -173,25 +174,15 @@ def test_home_is_where_the_session_was_made_wherever_the_thread_is(session: Sess
 
 
 def test_threads_may_share_a_session(session: Session, blue: str, red: str) -> None:
-    failures: list[BaseException] = []
-
     def work(number: int) -> None:
-        try:
-            for turn in range(10):
-                a, b = PLACES[(number + turn) % len(PLACES)]
-                left, right = f"l{number}x{turn}", f"r{number}x{turn}"
-                pair = session.create(Veth(End(left, a, addresses=[f"10.{number}.{turn}.1/24"]), End(right, b)))
-                assert session.lookup(left, a).index == pair.a.index
-                assert session.lookup(right, b).peer_index == pair.a.index
-        except BaseException as error:
-            failures.append(error)
+        for turn in range(10):
+            a, b = PLACES[(number + turn) % len(PLACES)]
+            left, right = f"l{number}x{turn}", f"r{number}x{turn}"
+            pair = session.create(Veth(End(left, a, addresses=[f"10.{number}.{turn}.1/24"]), End(right, b)))
+            assert session.lookup(left, a).index == pair.a.index
+            assert session.lookup(right, b).peer_index == pair.a.index
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+    in_threads(6, work)
     assert sum(len(names(netns)) for netns in ("", "blue", "red")) == 120
 
 

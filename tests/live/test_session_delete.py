@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.live.threads import in_threads
 from tests.refusing import raises
 from tests.witness import RTM_DELLINK, host_state, ip
 from vethlib import (
@@ -224,24 +225,15 @@ def test_the_group_is_one_that_no_link_can_be_given() -> None:
 
 def test_threads_may_delete_in_one_namespace_at_once(session: Session, others: dict[str, Any]) -> None:
     session.create_many(Veth(End(f"a{n}", "blue"), End(f"b{n}", "red")) for n in range(80))
-    failures: list[BaseException] = []
     start = threading.Barrier(4)
 
     def work(number: int) -> None:
-        try:
-            start.wait()
-            # Overlapping: each end is named by two threads, once as one end and once as the other.
-            session.delete_many([(f"a{n}", "blue") for n in range(number * 20, number * 20 + 20)])
-            session.delete_many([(f"b{n}", "red") for n in range(80) if n % 4 == number])
-        except BaseException as error:
-            failures.append(error)
+        start.wait()
+        # Overlapping: each end is named by two threads, once as one end and once as the other.
+        session.delete_many([(f"a{n}", "blue") for n in range(number * 20, number * 20 + 20)])
+        session.delete_many([(f"b{n}", "red") for n in range(80) if n % 4 == number])
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+    in_threads(4, work)
     assert host_state() == others
 
 

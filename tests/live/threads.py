@@ -1,4 +1,4 @@
-"""Run functions in a separate thread, whose namespaces end with it; and let a process start no thread."""
+"""Functions that run in threads whose namespaces end with them; and a process that can start no thread."""
 
 from __future__ import annotations
 
@@ -7,22 +7,29 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from unittest import mock
 
-__all__ = ["in_thread", "no_thread_left"]
+__all__ = ["in_thread", "in_threads", "no_thread_left"]
 
 
 def in_thread(function: Callable[[], object]) -> None:
-    """Run a function in a separate thread, and raise its exception here."""
+    """Run in a thread of its own, and raise here what is raised there."""
+    in_threads(1, lambda _: function())
+
+
+def in_threads(count: int, function: Callable[[int], object]) -> None:
+    """Run in that many threads at once, with the number of each; raise here what is first raised in one of them."""
     failures: list[BaseException] = []
 
-    def run() -> None:
+    def run(number: int) -> None:
         try:
-            function()
+            function(number)
         except BaseException as error:
             failures.append(error)
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     if failures:
         raise failures[0]
 
