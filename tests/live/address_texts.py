@@ -69,3 +69,11 @@ def lasting() -> list[dict[str, Any]]:
         for key in ("valid_life_time", "preferred_life_time"):
             one[key] = one[key] == 2**32 - 1
     return found
+
+
+def once(chosen: list[str]) -> list[str]:
+    """These texts without those of an address that an earlier one has."""
+    first: dict[str, str] = {}
+    for one in chosen:
+        first.setdefault(one.replace("/", " ").split()[0], one)
+    return list(first.values())

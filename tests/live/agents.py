@@ -1,19 +1,21 @@
-"""Agents on a directory, in separate processes that tests can end in any way."""
+"""Agents in processes of their own, on a directory, which tests end as they like; and random interfaces for them."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import traceback
 from pathlib import Path
+from typing import Any
 
 from vethlib import Session
 from vethlib.agent.reconcile.configurator import Configurator
 from vethlib.agent.run.service import Service
 from vethlib.agent.stores.files.directory import DirectoryStore
 
-__all__ = ["LABEL", "run_agent", "started"]
+__all__ = ["LABEL", "run_agent", "some_fields", "started"]
 
 LABEL = "agents"
 
@@ -39,3 +41,15 @@ def started(store: Path) -> int:
     except BaseException:
         traceback.print_exc()
         os._exit(1)
+
+
+def some_fields(choose: random.Random) -> dict[str, Any]:
+    """Fields of an interface that may be any, if they are given at all."""
+    fields: dict[str, Any] = {}
+    if choose.random() < 0.5:
+        fields["mtu"] = choose.randrange(1300, 1500)
+    if choose.random() < 0.3:
+        fields["phys_address"] = f"02:00:00:{choose.randrange(256):02x}:{choose.randrange(256):02x}:01"
+    if choose.random() < 0.5:
+        fields["ip_addresses"] = [f"10.{choose.randrange(256)}.{choose.randrange(256)}.1/24"]
+    return fields

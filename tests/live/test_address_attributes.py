@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.live.address_texts import OTHERS, TEXTS, by_hand, lasting, often, there
+from tests.live.address_texts import OTHERS, TEXTS, by_hand, lasting, often, once, there
 from tests.live.interrupted_exchanges import interrupted_after
 from tests.live.sysctls import sysctl
 from tests.witness import ip, seen
@@ -380,13 +380,6 @@ def test_what_is_wrong_is_named_with_its_field(session: Session, field: str) -> 
 
 def with_attributes() -> st.SearchStrategy[list[str]]:
     """Some addresses to be given, none of them twice."""
-
-    def once(chosen: list[str]) -> list[str]:
-        first: dict[str, str] = {}
-        for one in chosen:
-            first.setdefault(one.replace("/", " ").split()[0], one)
-        return list(first.values())
-
     texts = [*WANTED, *LIVING, *(f"{text} noprefixroute" for text in TEXTS), "10.0.0.1/24 brd +", *TEXTS[:4]]
     return st.lists(st.sampled_from(texts), max_size=5, unique=True).map(once)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.live.address_texts import often
+from tests.live.address_texts import often, once
 from tests.live.applying import applied, interface, planned
 from tests.live.configuring import configured, put, settle, until, without_detection
 from tests.live.sysctls import sysctl
@@ -244,13 +244,6 @@ def _look(session: Session) -> Any:
 
 
 TEXTS = [*CONFIGURED, *PLAIN, "10.0.0.2/24 label a:y", "10.0.0.2/24 brd +", "10.0.0.2/24", "10.3.0.1 peer 10.3.0.2/24"]
-
-
-def once(chosen: list[str]) -> list[str]:
-    first: dict[str, str] = {}
-    for one in chosen:
-        first.setdefault(one.replace("/", " ").split()[0], one)
-    return list(first.values())
 
 
 def test_what_is_undone_is_as_it_was(session: Session, blue: str) -> None:

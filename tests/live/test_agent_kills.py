@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.live.agents import run_agent, started
+from tests.live.agents import run_agent, some_fields, started
 from tests.live.convergence import assert_converges
 from tests.witness import host_state, ip
 from vethlib import End, Session, Veth, ns
@@ -29,13 +29,7 @@ def some_value(choose: random.Random, name: str, peer: str, netns: str) -> dict[
     value: dict[str, Any] = {"name": name, "enabled": choose.random() < 0.9, "veth": {"peer_if_name": peer}}
     if netns:
         value["namespace"] = {"type": 2, "name": netns}
-    if choose.random() < 0.5:
-        value["mtu"] = choose.randrange(1300, 1500)
-    if choose.random() < 0.3:
-        value["phys_address"] = f"02:00:00:{choose.randrange(256):02x}:{choose.randrange(256):02x}:01"
-    if choose.random() < 0.5:
-        value["ip_addresses"] = [f"10.{choose.randrange(256)}.{choose.randrange(256)}.1/24"]
-    return value
+    return value | some_fields(choose)
 
 
 def churn(choose: random.Random, store: Path, values: dict[str, dict[str, Any]], netns: list[str]) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from tests.live.agents import started
+from tests.live.agents import some_fields, started
 from tests.live.convergence import assert_converges
 from tests.programs import stat_fields
 from tests.witness import ip, poll
@@ -61,13 +61,7 @@ class Soak:
         value["veth"] = {"peer_if_name": f"v{number}{'b' if side == 'a' else 'a'}"}
         if side == "b" or choose.random() < 0.5:
             value["namespace"] = {"type": 2, "name": choose.choice(LASTING * 2 + MORTAL)}
-        if choose.random() < 0.5:
-            value["mtu"] = choose.randrange(1300, 1500)
-        if choose.random() < 0.3:
-            value["phys_address"] = f"02:00:00:{choose.randrange(256):02x}:{choose.randrange(256):02x}:01"
-        if choose.random() < 0.5:
-            value["ip_addresses"] = [f"10.{choose.randrange(256)}.{choose.randrange(256)}.1/24"]
-        return value
+        return value | some_fields(choose)
 
     def delete(self, name: str) -> None:
         self.values.pop(name, None)
