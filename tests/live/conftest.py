@@ -23,6 +23,7 @@ from tests.needs import kernel_is
 from tests.witness import counted_fds, host_state, ip, open_fds, poll
 from vethlib import End, Session, Veth, ns
 from vethlib.agent.reconcile.configurator import Configurator
+from vethlib.follow import MemoryResolver
 from vethlib.ifindex import noise
 from vethlib.ns.files import answers
 from vethlib.pytest_netns.isolation.enter import ISOLATION
@@ -160,6 +161,13 @@ def sleeper(home: ns.Netns) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
     for one in started:
         one.kill()
         one.wait()
+
+
+@pytest.fixture
+def resolver() -> Iterator[MemoryResolver]:
+    resolver = MemoryResolver()
+    yield resolver
+    resolver.close()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -27,13 +26,6 @@ from vethlib import Session
 from vethlib.agent import ReasonCode
 from vethlib.agent.reconcile.configurator import Configurator
 from vethlib.follow import MemoryResolver
-
-
-@pytest.fixture
-def resolver() -> Iterator[MemoryResolver]:
-    resolver = MemoryResolver()
-    yield resolver
-    resolver.close()
 
 
 @pytest.mark.timing
@@ -93,15 +85,20 @@ def test_a_resolver_that_does_not_answer_takes_nothing_down(resolver: MemoryReso
         assert state_of(configurator, "x") == "PENDING: microservice-not-running(microservice:vnf2)"
 
 
+def lose_the_resolver(configurator: Configurator, resolver: MemoryResolver) -> None:
+    """Once port1, in a microservice, and port2, in red, are configured."""
+    put(configurator, placed("port1", "port2", by_label("vnf1")), interface("port2", "port1", "red"))
+    settle(configurator)
+    resolver.down("away")
+    settle(configurator)
+
+
 def test_what_stopped_while_the_resolver_was_down_is_taken_down_afterwards(
     resolver: MemoryResolver, blue: str, red: str
 ) -> None:
     resolver.set("vnf1", "blue")
     with Session(resolver=resolver) as session, Configurator(session) as configurator:
-        put(configurator, placed("port1", "port2", by_label("vnf1")), interface("port2", "port1", "red"))
-        settle(configurator)
-        resolver.down("away")
-        settle(configurator)
+        lose_the_resolver(configurator, resolver)
         assert configured(configurator, "port1", "port2")()
         resolver.remove("vnf1")
         settle(configurator)
@@ -117,10 +114,7 @@ def test_a_link_that_others_change_while_the_resolver_is_down_is_not_said_to_sta
 ) -> None:
     resolver.set("vnf1", "blue")
     with Session(resolver=resolver) as session, Configurator(session) as configurator:
-        put(configurator, placed("port1", "port2", by_label("vnf1")), interface("port2", "port1", "red"))
-        settle(configurator)
-        resolver.down("away")
-        settle(configurator)
+        lose_the_resolver(configurator, resolver)
         ip("link", *command.split(), netns="blue")
         until(configurator, lambda: state_of(configurator, "port1") == "PENDING: resolver-down(microservice:vnf1)")
         resolver.up()
@@ -134,10 +128,7 @@ def test_what_is_wanted_otherwise_while_the_resolver_is_down_is_not_said_to_stan
 ) -> None:
     resolver.set("vnf1", "blue")
     with Session(resolver=resolver) as session, Configurator(session) as configurator:
-        put(configurator, placed("port1", "port2", by_label("vnf1")), interface("port2", "port1", "red"))
-        settle(configurator)
-        resolver.down("away")
-        settle(configurator)
+        lose_the_resolver(configurator, resolver)
         configurator.put(placed("port1", "port2", by_label("vnf1"), ip_addresses=("10.0.0.1/24",)))
         settle(configurator)
         assert state_of(configurator, "port1") == "PENDING: resolver-down(microservice:vnf1)"

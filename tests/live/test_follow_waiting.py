@@ -59,13 +59,6 @@ def settle(follower: Follower) -> None:
 
 
 @pytest.fixture
-def resolver() -> Iterator[MemoryResolver]:
-    resolver = MemoryResolver()
-    yield resolver
-    resolver.close()
-
-
-@pytest.fixture
 def follower(home: ns.Netns, resolver: MemoryResolver) -> Iterator[Follower]:
     with Follower(resolver) as follower:
         yield follower
