@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.live.following import Copy, assert_right, told
+from tests.live.looking import counted_looks
 from tests.refusing import raises
 from tests.witness import ip, rename
 from vethlib import End, LinkNotFound, NetlinkError, Netns, Session, Veth, ns
@@ -210,13 +211,7 @@ def test_a_storm_without_an_end_does_not_keep_a_poll_from_returning(
 def test_an_event_too_long_to_read_is_lost_for_its_own_namespace_alone(
     cache: IfIndexCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks: list[list[bytes]] = []
-
-    def look() -> list[bytes]:
-        looks.append(link_bodies())
-        return looks[-1]
-
-    monkeypatch.setattr(dumps, "link_bodies", look)
+    looks = counted_looks(monkeypatch)
     cache._watching._observatories._all[0].links._size = 64
     rename("va", "vz", "blue")
     assert told(cache.poll()) == [("resync", "blue", None, None), ("renamed", "blue", "vz", "va")]

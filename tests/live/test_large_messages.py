@@ -11,6 +11,7 @@ import pytest
 from tests.live.configuring import configured, pair, put, quickly, settle, until
 from tests.live.following import told
 from tests.live.large import MOST_ALTNAMES, altnames, give_altnames, give_macs
+from tests.live.looking import counted_looks
 from tests.witness import ip, names, seen
 from vethlib import BatchError, End, LinkNotFound, Malformed, Session, Veth, ns
 from vethlib._nl import link as link_module
@@ -18,7 +19,7 @@ from vethlib._nl.dump import link_bodies
 from vethlib._nl.link import parse_link
 from vethlib.agent.reconcile.configurator import Configurator
 from vethlib.cli import main
-from vethlib.ifindex import IfIndexCache, dumps, noise, reader, watching
+from vethlib.ifindex import IfIndexCache, noise, reader, watching
 
 SIZES = [130, 495, MOST_ALTNAMES]
 
@@ -211,13 +212,7 @@ def test_a_message_that_makes_no_sense_is_an_error_that_names_the_namespace(sess
 def test_a_cache_keeps_what_it_knew_of_a_namespace_that_makes_no_sense(
     cache: IfIndexCache, mark: Callable[[bool], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks: list[list[bytes]] = []
-
-    def look() -> list[bytes]:
-        looks.append(link_bodies())
-        return looks[-1]
-
-    monkeypatch.setattr(dumps, "link_bodies", look)
+    looks = counted_looks(monkeypatch)
     for module, pause in ((reader, "FIRST_PAUSE"), (watching, "FIRST_PAUSE"), (watching, "_LONGEST_PAUSE")):
         monkeypatch.setattr(module, pause, 0.0)
     give_altnames("va", ["evil"], netns="blue")
