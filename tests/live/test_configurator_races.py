@@ -33,6 +33,14 @@ def theirs(name: str, netns: str) -> int:
     return index
 
 
+def tapped(configurator: Configurator, netns: str) -> Tap:
+    """Attach a dependant to o1 there."""
+    tap = Tap("o1", netns)
+    configurator.attach(tap)
+    settle(configurator)
+    return tap
+
+
 # --- the same ifindex, another link
 
 
@@ -40,9 +48,7 @@ def test_a_dependant_whose_link_was_moved_away_and_back_is_attached_again(
     configurator: Configurator, blue: str, red: str
 ) -> None:
     index = theirs("o1", "blue")
-    tap = Tap("o1", "blue")
-    configurator.attach(tap)
-    settle(configurator)
+    tap = tapped(configurator, "blue")
     quickly("link set dev o1 netns red", netns="blue")
     quickly("link set dev o1 netns blue", netns="red")
     quickly("link set dev o1 up", netns="blue")
@@ -56,9 +62,7 @@ def test_a_dependant_whose_link_was_made_anew_with_its_ifindex_is_attached_again
     configurator: Configurator, blue: str, netns: str
 ) -> None:
     index = theirs("o1", netns)
-    tap = Tap("o1", netns)
-    configurator.attach(tap)
-    settle(configurator)
+    tap = tapped(configurator, netns)
     quickly(
         "link del dev o1",
         f"link add name o1 index {index} type veth peer name o2",
@@ -75,9 +79,7 @@ def test_a_dependant_whose_link_was_made_anew_with_its_ifindex_while_events_were
     monkeypatch.setattr(watches, "IfIndexCache", partial(IfIndexCache, receive_buffer=8192))
     with Configurator(session) as configurator:
         index = theirs("o1", "blue")
-        tap = Tap("o1", "blue")
-        configurator.attach(tap)
-        settle(configurator)
+        tap = tapped(configurator, "blue")
         lines = [f"link set dev o1 mtu {1000 + number}" for number in range(50)]
         lines += ["link del dev o1", f"link add name o1 index {index} type veth peer name o2", "link set dev o1 up"]
         quickly(*lines, netns="blue")
@@ -111,9 +113,7 @@ def test_a_namespace_with_the_number_of_the_last_one_that_is_first_found_by_anot
         ns.Netns.create("blue").close()
         with Configurator(session) as configurator:
             theirs("o1", "blue")
-            tap = Tap("o1", "blue")
-            configurator.attach(tap)
-            settle(configurator)
+            tap = tapped(configurator, "blue")
             reused = with_inode_again("blue")
             configurator.attach(Tap("o2", "path:/run/netns/blue"))
             until(configurator, partial(has_been, tap, "attached", "detached"))
@@ -199,9 +199,7 @@ def test_a_dependant_on_a_link_of_others_where_events_were_ignored_is_detached_a
     easily_disturbed: None, configurator: Configurator, blue: str
 ) -> None:
     theirs("o1", "blue")
-    tap = Tap("o1", "blue")
-    configurator.attach(tap)
-    settle(configurator)
+    tap = tapped(configurator, "blue")
     disturb(configurator, "blue")
     ip("link", "del", "dev", "o1", netns="blue")
     until(configurator, lambda: tap.kinds == ["attached", "detached"], 20)
@@ -271,9 +269,7 @@ def test_a_dependant_on_a_link_of_a_noisy_namespace_is_detached_when_another_one
         ns.Netns.create("blue").close()
         with Configurator(session) as configurator:
             theirs("o1", "blue")
-            tap = Tap("o1", "blue")
-            configurator.attach(tap)
-            settle(configurator)
+            tap = tapped(configurator, "blue")
             disturb(configurator, "blue")
             reused = with_inode_again("blue")
             theirs("o1", "blue")

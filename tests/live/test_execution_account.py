@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import errno
-import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.commands import Vethctl
-from tests.live.applying import LABEL, applied, interface, value
+from tests.live.applying import LABEL, Write, applied, interface, value
 from tests.witness import host_state, ip, seen
 from vethlib import NetlinkError, Session, ns
 from vethlib.agent import Interface, Inverse, Observed, Plan, inverse, plan
@@ -22,11 +20,13 @@ from vethlib.agent.host.observation import observe
 pytestmark = pytest.mark.slow
 
 
-def write(tmp_path: Path, **fields: Any) -> str:
-    path = tmp_path / "interfaces.json"
-    ends = value("one", "two", "ns1", ip_addresses=["10.0.0.1/24"]) | fields, value("two", "one", "ns2")
-    path.write_text(json.dumps(ends))
-    return str(path)
+@pytest.fixture
+def write(write: Write) -> Write:
+    def write_pair(**fields: Any) -> str:
+        """Write a pair whose first end has these fields."""
+        return write(value("one", "two", "ns1", ip_addresses=["10.0.0.1/24"]) | fields, value("two", "one", "ns2"))
+
+    return write_pair
 
 
 def refuse(*_: Any, **__: Any) -> None:
@@ -51,14 +51,14 @@ RENAMED = pytest.param("renamed", id="renamed by another program", marks=pytest.
     ids=str,
 )
 def test_a_change_of_which_only_the_first_step_was_made_is_undone(
-    vethctl: Vethctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, tried: dict[str, Any]
+    vethctl: Vethctl, write: Write, monkeypatch: pytest.MonkeyPatch, how: str, tried: dict[str, Any]
 ) -> None:
-    assert vethctl("apply", write(tmp_path)).code == 0
+    assert vethctl("apply", write()).code == 0
     ip("address", "change", "10.0.0.1/24", "dev", "one", "valid_lft", "9000", "preferred_lft", "9000", netns="ns1")
     failing = refuse if how == "refused" else rename_before(Session.renew_addresses)
     monkeypatch.setattr(Session, "renew_addresses", failing)
     before = host_state()
-    undone = vethctl("apply", write(tmp_path, **tried), "--try", "60s", "--json")
+    undone = vethctl("apply", write(**tried), "--try", "60s", "--json")
     assert undone.code == 2
     assert undone.json["outcome"] == "undone"
     link = seen("one" if how == "refused" else "theirs", "ns1")

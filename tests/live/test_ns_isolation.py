@@ -18,6 +18,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.capabilities import ORDINARY, dropped
+from tests.live.refusals import failing
 from tests.live.threads import in_thread
 from tests.mounts import READ_ONLY
 from tests.refusing import raises
@@ -247,15 +248,8 @@ def test_a_refusal_for_unknown_reasons_names_all_the_sysctls() -> None:
         assert sysctl in str(error)
 
 
-def refuse(number: int) -> Callable[..., None]:
-    def refused(*args: object) -> None:
-        raise OSError(number, os.strerror(number))
-
-    return refused
-
-
 def test_any_other_refusal_carries_its_errno(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(isolation, "unshare", refuse(errno.ENOMEM))
+    monkeypatch.setattr(isolation, "unshare", failing(errno.ENOMEM))
     with pytest.raises(NetlinkError, match="ENOMEM") as caught:
         ns.isolate()
     assert caught.value.errno == errno.ENOMEM
@@ -264,7 +258,7 @@ def test_any_other_refusal_carries_its_errno(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_user_namespace_without_rights_is_not_permitted(monkeypatch: pytest.MonkeyPatch) -> None:
     """As AppArmor makes them: unshare succeeds, and then nothing is allowed inside."""
     monkeypatch.setattr(isolation, "unshare", lambda flags: None)
-    monkeypatch.setattr(isolation, "mount", refuse(errno.EACCES))
+    monkeypatch.setattr(isolation, "mount", failing(errno.EACCES))
     with pytest.raises(NotPermitted, match="apparmor_restrict_unprivileged_userns"):
         ns.isolate()
 
@@ -283,7 +277,7 @@ def test_whoever_may_not_mount_stays_where_it_was(
     """Behave as AppArmor does in containers that have the capabilities."""
     calls = iter(range(100))
     monkeypatch.setattr(
-        isolation, "mount", lambda *args: mount(*args) if next(calls) < allowed else refuse(errno.EACCES)()
+        isolation, "mount", lambda *args: mount(*args) if next(calls) < allowed else failing(errno.EACCES)()
     )
 
     def try_it() -> None:
@@ -429,7 +423,7 @@ def test_a_child_that_tries_it_ends_with_the_errno(monkeypatch: pytest.MonkeyPat
         raise SystemExit(status)
 
     for name in ("unshare", "mount", "_map_own_ids"):
-        monkeypatch.setattr(isolation, name, refuse(number) if name == refused else lambda *_: None)
+        monkeypatch.setattr(isolation, name, failing(number) if name == refused else lambda *_: None)
     monkeypatch.setattr(isolation, "posix", SimpleNamespace(fork=lambda: 0))
     monkeypatch.setattr(os, "_exit", end)
     with pytest.raises(SystemExit) as ended:

@@ -31,14 +31,19 @@ def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
         without_cookies(monkeypatch)
 
 
+def to_be_deleted(session: Session, *configured: Interface) -> tuple[int, Plan]:
+    """Make these; returns the ifindex of a in ns1, and the plan that deletes them."""
+    applied(session, *configured)
+    (index,) = indexes(("a", "ns1"))
+    return index, planned(session, prune=True)
+
+
 def test_the_kernel_gives_the_number_again_and_the_foreign_link_stays(
     session: Session, make_netns: Callable[..., None]
 ) -> None:
     for _ in range(3):
         make_netns("ns1", "ns2")
-        applied(session, *PAIR)
-        (index,) = indexes(("a", "ns1"))
-        made = planned(session, prune=True)
+        index, made = to_be_deleted(session, *PAIR)
         reused = with_inode_again("ns1")
         foreign_link("a", index, "ns1")
         execution = execute(session, made)
@@ -55,9 +60,7 @@ def test_a_foreign_link_in_the_place_of_one_to_be_deleted_stays(
     session: Session, make_netns: Callable[..., None], configured: tuple[Interface, ...]
 ) -> None:
     make_netns("ns1", "ns2")
-    applied(session, *configured)
-    (index,) = indexes(("a", "ns1"))
-    made = planned(session, prune=True)
+    index, made = to_be_deleted(session, *configured)
     replaced("ns1")
     foreign_link("a", index, "ns1")
     execution = execute(session, as_if_reused(session, made))
@@ -69,9 +72,7 @@ def test_a_foreign_link_of_that_ifindex_and_another_name_stays(
     session: Session, make_netns: Callable[..., None]
 ) -> None:
     make_netns("ns1", "ns2")
-    applied(session, *PAIR)
-    (index,) = indexes(("a", "ns1"))
-    made = planned(session, prune=True)
+    index, made = to_be_deleted(session, *PAIR)
     replaced("ns1")
     foreign_link("other", index, "ns1")
     execute(session, as_if_reused(session, made))
@@ -82,9 +83,7 @@ def test_a_foreign_link_made_with_the_ifindex_of_ours_in_the_same_namespace_stay
     session: Session, make_netns: Callable[..., None]
 ) -> None:
     make_netns("ns1", "ns2")
-    applied(session, *PAIR)
-    (index,) = indexes(("a", "ns1"))
-    made = planned(session, prune=True)
+    index, made = to_be_deleted(session, *PAIR)
     ip("link", "del", "dev", "a", netns="ns1")
     foreign_link("a", index, "ns1")
     execute(session, made)

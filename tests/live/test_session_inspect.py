@@ -26,6 +26,12 @@ from vethlib.session.read.peers import Peers
 from vethlib.session.read.survey import Survey
 
 
+def ipv4_of_a(survey: Survey) -> list[tuple[str, int]]:
+    """The addresses of the one link of that name, and who is said to have added them."""
+    (a,) = [one for one in survey.links if one.link.name == "a"]
+    return [(str(one.interface), one.proto) for one in a.addresses if one.interface.version == 4]
+
+
 @pytest.fixture
 def ring(session: Session, make_netns: Callable[..., None]) -> list[str]:
     return make_ring(session, make_netns)
@@ -60,11 +66,7 @@ def test_only_the_links_asked_for_are_looked_at(session: Session, blue: str, red
     assert sorted((one.ref, one.link.name) for one in survey.links) == [
         *[("", "a"), ("", "c"), ("blue", "b"), ("blue", "e"), ("red", "f"), ("red", "g"), ("red", "h")]
     ]
-    (a,) = [one for one in survey.links if one.link.name == "a"]
-    proto = 9 if kernel_is("5.18") else 0
-    assert [(str(one.interface), one.proto) for one in a.addresses if one.interface.version == 4] == [
-        ("10.0.0.1/24", proto)
-    ]
+    assert ipv4_of_a(survey) == [("10.0.0.1/24", 9 if kernel_is("5.18") else 0)]
 
 
 def test_what_is_not_there_is_not_in_the_result(session: Session, blue: str) -> None:
@@ -167,11 +169,7 @@ def test_other_ends_at_home_come_along_and_those_elsewhere_do_not(session: Sessi
     survey = session.inspect(BORN_ABROAD, ends_at_home=True)
     assert seen_links(survey) == {*BORN_ABROAD, ("", "a"), ("", "c")}
     assert pairs(survey) == {pair(("", "a"), ("blue", "b")), pair(("", "c"), ("red", "d"))}
-    (a,) = [one for one in survey.links if one.link.name == "a"]
-    proto = 9 if kernel_is("5.18") else 0
-    assert [(str(one.interface), one.proto) for one in a.addresses if one.interface.version == 4] == [
-        ("10.0.0.1/24", proto)
-    ]
+    assert ipv4_of_a(survey) == [("10.0.0.1/24", 9 if kernel_is("5.18") else 0)]
     assert survey.places.keys() == {"blue", "red"}
     assert seen_links(session.inspect(BORN_ABROAD)) == {*BORN_ABROAD}
 

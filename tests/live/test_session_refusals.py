@@ -13,6 +13,7 @@ import pytest
 
 from tests.capabilities import dropped
 from tests.live.answers import edit_answers
+from tests.live.older_kernel import without_echo
 from tests.programs import runs
 from tests.refusing import raises
 from tests.witness import ip, names, nothing_changes, poll, seen
@@ -346,12 +347,7 @@ def test_a_pair_that_is_gone_before_it_was_looked_at_is_an_error(
     def gone(*_: object) -> None:
         raise LinkNotFound("gone", errno=errno.ENODEV)
 
-    def silent(*args: Any) -> bytes:
-        message = bytearray(create_veth(*args))
-        message[6] &= ~0x8
-        return bytes(message)
-
-    monkeypatch.setattr(job, "create_veth", silent)
+    without_echo(monkeypatch)
     monkeypatch.setattr(building, "find", gone)
     veth = Veth(End("va"), End("vb", "blue"))
     with raises(LinkNotFound, errno=errno.ENODEV, item=veth):

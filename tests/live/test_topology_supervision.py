@@ -461,11 +461,8 @@ def stranger() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-def test_a_namespace_that_has_the_number_of_one_that_has_ended_is_not_taken_for_it(
-    stranger: subprocess.Popen[bytes],
-) -> None:
-    with Session() as session:
-        cookie = session.cookie(f"pid:{stranger.pid}")
+def assert_only_that_is_ended(stranger: subprocess.Popen[bytes], cookie: int) -> None:
+    """Its namespace is supervised under another cookie, and then under its own."""
     inode = os.stat(f"/proc/{stranger.pid}/ns/net").st_ino
     supervised = Supervised()
     supervised.take(f"+netns {inode} {cookie + 1}")
@@ -474,6 +471,14 @@ def test_a_namespace_that_has_the_number_of_one_that_has_ended_is_not_taken_for_
     supervised.take(f"+netns {inode} {cookie}")
     supervised.end()
     assert stranger.wait() == -signal.SIGTERM
+
+
+def test_a_namespace_that_has_the_number_of_one_that_has_ended_is_not_taken_for_it(
+    stranger: subprocess.Popen[bytes],
+) -> None:
+    with Session() as session:
+        cookie = session.cookie(f"pid:{stranger.pid}")
+    assert_only_that_is_ended(stranger, cookie)
 
 
 def test_a_process_that_is_older_than_what_is_supervised_is_none_of_its_programs(
@@ -504,14 +509,7 @@ def test_without_cookies_a_namespace_is_told_from_others_by_a_tag(stranger: subp
     with ns.entered(f"pid:{stranger.pid}"):
         tag = supervisor.tag()
         assert supervisor.tag() == tag > 0
-    inode = os.stat(f"/proc/{stranger.pid}/ns/net").st_ino
-    supervised = Supervised()
-    supervised.take(f"+netns {inode} {tag + 1}")
-    supervised.end()
-    assert stranger.poll() is None
-    supervised.take(f"+netns {inode} {tag}")
-    supervised.end()
-    assert stranger.wait() == -signal.SIGTERM
+    assert_only_that_is_ended(stranger, tag)
 
 
 @pytest.mark.usefixtures("_no_cookies")
