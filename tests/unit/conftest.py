@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.commands import Vethctl, runner
 from tests.stores import snapshot
-from tests.unit.played_kernel import play
+from tests.unit.simulated_kernel import play
 from vethlib.agent.stores.files.directory import DirectoryStore
 
 __all__ = ["play"]

@@ -9,7 +9,19 @@ from typing import Any
 import pytest
 
 from tests.refusing import raises
-from tests.unit.played_kernel import OVERRUN, Answer, Kernel, Play, ack, acking, dump, look, object_of, reply, setting
+from tests.unit.simulated_kernel import (
+    OVERRUN,
+    Answer,
+    Kernel,
+    Play,
+    ack,
+    acking,
+    dump,
+    look,
+    object_of,
+    reply,
+    setting,
+)
 from vethlib._nl import sock as sock_module
 from vethlib._nl import trace as trace  # before sockets are replaced: pyroute2 makes classes of them
 from vethlib._nl.batch import DONE

@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from tests.unit.played_kernel import OVERRUN, Answer, Kernel, Play, ack, dump, look, object_of, reply, setting
+from tests.unit.simulated_kernel import OVERRUN, Answer, Kernel, Play, ack, dump, look, object_of, reply, setting
 from vethlib._nl.const import NLM_F_ACK, NLM_F_DUMP, NLMSG_DONE, NLMSG_NOOP, RTM_NEWLINK
 from vethlib._nl.wire import READ_SIZE, messages
 from vethlib.errors import Malformed

@@ -1,4 +1,4 @@
-"""Events that a socket receives, from a kernel that the test plays."""
+"""Events that a socket receives, with a simulated kernel."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from tests.unit.played_kernel import OVERRUN, Kernel, Play, acking, reply
+from tests.unit.simulated_kernel import OVERRUN, Kernel, Play, acking, reply
 from vethlib._nl.const import NLMSG_DONE, RTM_NEWLINK, RTNLGRP_LINK
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.played_kernel import OVERRUN, Answer, Kernel, Play, ack, acking, dump, reply, setting
+from tests.unit.simulated_kernel import OVERRUN, Answer, Kernel, Play, ack, acking, dump, reply, setting
 from vethlib._nl.batch import DONE, LOST, UNSENT
 from vethlib._nl.const import NLM_F_ACK, NLMSG_DONE, NLMSG_NOOP, RTM_NEWLINK, RTM_SETLINK
 

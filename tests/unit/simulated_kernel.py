@@ -1,4 +1,4 @@
-"""A kernel that the test plays: it takes the place of a netlink socket, and answers as the test says."""
+"""A simulated kernel: it replaces a netlink socket, and answers as the test defines."""
 
 from __future__ import annotations
 
