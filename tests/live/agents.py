@@ -1,4 +1,4 @@
-"""Agents in processes of their own, on a directory, which tests end as they like; and random interfaces for them."""
+"""Agents on a directory, in separate processes that tests can end in any way, and random fields for interfaces."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ class Interruption:
 
 
 def interrupt_after(patch: pytest.MonkeyPatch, exchanges: int) -> Interruption:
-    """Let a KeyboardInterrupt follow each exchange after that many, also those that undo."""
+    """Let a KeyboardInterrupt follow each exchange after the first `exchanges`, including those that undo."""
     run = Namespaces.run
     interruption = Interruption()
     left = exchanges

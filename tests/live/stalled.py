@@ -1,4 +1,4 @@
-"""Ends of pipes, sockets and terminals that nobody reads, and that take nothing more."""
+"""Pipes, sockets and terminals that nobody reads, and that accept no more output."""
 
 from __future__ import annotations
 

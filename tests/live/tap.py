@@ -1,4 +1,4 @@
-"""Dependants that keep what they are told, beside what the kernel says at that moment."""
+"""Dependants that record their calls, together with the state in the kernel at that moment."""
 
 from __future__ import annotations
 

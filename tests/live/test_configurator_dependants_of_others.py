@@ -1,4 +1,4 @@
-"""Dependants on links that nobody manages: attached and detached as others make, change and delete these."""
+"""Dependants on foreign links are attached and detached as other programs create, change and delete these."""
 
 from __future__ import annotations
 

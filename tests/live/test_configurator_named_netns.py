@@ -1,4 +1,4 @@
-"""What a pair needs comes and goes, and is heard of: named namespaces, for which a configurator waits."""
+"""The requirements of a pair appear and vanish, and are noticed: named namespaces, for which a configurator waits."""
 
 from __future__ import annotations
 

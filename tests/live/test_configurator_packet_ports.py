@@ -1,4 +1,4 @@
-"""Packet ports of a configurator: open exactly while their link is there and up; they keep no namespace from ending."""
+"""Packet ports of a configurator are open exactly while their link exists and is up, and keep no namespace alive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a pair needs comes and goes, and is heard of: namespaces of processes, and those that files lead to."""
+"""The requirements of a pair appear and vanish, and are noticed: namespaces of processes, and those behind files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a pair needs comes and goes, and is heard of: names, which foreign links or other interfaces have."""
+"""The requirements of a pair appear and vanish, and are noticed: names held by foreign links or other interfaces."""
 
 from __future__ import annotations
 

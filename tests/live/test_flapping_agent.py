@@ -1,4 +1,4 @@
-"""A tenant who changes what is his as fast as he can takes neither the time of other tenants nor that of the agent."""
+"""A tenant that changes its links as fast as possible takes neither the time of other tenants nor that of the agent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tenant who changes its links as fast as it can keeps nobody from the events of other namespaces: the cache."""
+"""A tenant that changes its links as fast as possible keeps no cache from the events of other namespaces."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from vethlib.topology import Impairment, Topology
 
 
 class Interruption(Exception):
-    """What the handler of a signal raises."""
+    """The exception that the handler of a signal raises."""
 
 
 def unread(descriptor: int) -> int:

@@ -1,4 +1,4 @@
-"""apply --try: what could not be undone is refused, because the trial would lose what others have put on a link."""
+"""apply --try: a trial that would lose what others have added to a link, and so could not be undone, is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""apply --try: what comes back when a trial is undone: pairs, their settings, addresses and routes, as they were."""
+"""apply --try: the undo of a trial restores pairs, their settings, addresses and routes as they were."""
 
 from __future__ import annotations
 
