@@ -72,7 +72,7 @@ def vethctl(home: ns.Netns, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Writes interfaces into a file; returns its path."""
+    """Write interfaces to a file; return its path."""
 
     def write(*values: dict[str, Any]) -> str:
         path = tmp_path / "interfaces.json"

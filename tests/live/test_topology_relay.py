@@ -1,4 +1,4 @@
-"""A relay that lost events of its links, is stopped, or has ended: both ends of a wire are alike, others unharmed."""
+"""A relay that lost events of its links, is stopped, or has ended: a wire's ends agree, other wires are unharmed."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class Interruption(Exception):
 
 
 def unread(descriptor: int) -> int:
-    """How much of what was sent through a socket has not been received yet."""
+    """Return how many bytes that were sent through a socket have not been received yet."""
     count: int = struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)))[0]
     return count
 

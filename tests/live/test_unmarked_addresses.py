@@ -27,7 +27,7 @@ def _older(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def write(write: Write) -> Write:
-    """Writes the file of a pair with these addresses on the end at home."""
+    """Write the file of a pair with these addresses on the end in home."""
 
     def write_pair(*given: str, netns: str = "") -> str:
         return write(

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def during(vethctl: Vethctl, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Said]:
-    """A trial during which somebody does something, and then gives the word."""
+    """A trial during which something is done before it is confirmed or ended."""
 
     def run(meddle: Callable[[], None], word: str, *argv: str) -> Said:
         asked = threading.Event()

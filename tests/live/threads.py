@@ -1,4 +1,4 @@
-"""Functions that run in threads whose namespaces end with them; and a process that can start no thread."""
+"""Run functions in separate threads, whose namespaces end with them; and let a process start no thread."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["in_thread", "in_threads", "no_thread_left"]
 
 
 def in_thread(function: Callable[[], object]) -> None:
-    """Run in a thread of its own, and raise here what is raised there."""
+    """Run a function in a separate thread, and raise its exception here."""
     in_threads(1, lambda _: function())
 
 
 def in_threads(count: int, function: Callable[[int], object]) -> None:
-    """Run in that many threads at once, with the number of each; raise here what is first raised in one of them."""
+    """Run a function in several threads at once, with the number of each, and raise the first exception here."""
     failures: list[BaseException] = []
 
     def run(number: int) -> None:
