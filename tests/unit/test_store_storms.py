@@ -177,3 +177,30 @@ def test_a_link_to_a_device_that_others_write_to_causes_no_work(path: Path) -> N
         parsed = snapshot(store)["x"].interface
         assert parsed is not None
         nothing(store)
+
+
+@pytest.mark.parametrize("renamed", [True, False])
+def test_a_link_that_replaces_another_during_a_storm_of_links_is_read_before_the_other_is_dropped(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renamed: bool
+) -> None:
+    target, pair = path / "target", write(tmp_path / "pair", value("a", "b"))
+    target.write_text("[]")
+    for number in range(100):
+        (path / f"x{number}.json").symlink_to(target)
+    (path / "old.json").symlink_to(pair)
+    with closing(DirectoryStore(path)) as store:
+        assert "a" in snapshot(store)
+        monkeypatch.setattr(module, "_SLICE", 0.0)
+        target.write_text("[ ]")
+        store.read()
+        if renamed:
+            (path / "old.json").rename(path / "new.json")
+        else:
+            (path / "old.json").unlink()
+            (path / "new.json").symlink_to(pair)
+        store.read()
+        time.sleep(2 * module.GRACE)
+        found = [event for _ in range(120) for event in store.read()]
+        assert found == []
+        write(pair, value("a", "b", mtu=1400))
+        assert list(changed(store)) == ["a"]

@@ -185,6 +185,10 @@ class Watch:
         for watch in watches:
             self._linked.setdefault(watch, {})[name] = None
 
+    def is_followed(self, name: str) -> bool:
+        """Return whether a file has watches of its own, or had them until it was deleted."""
+        return name in self._targets
+
     def unfollow(self, name: str, *, kept: Set[int] = frozenset()) -> None:
         """Stop watching the target of a file."""
         for watch in self._targets.pop(name, set()) - kept:

@@ -115,7 +115,7 @@ class DirectoryStore:
         self._gone: dict[str, float] = {}
         self._new: dict[str, float] = {}
         self._bad = UnreadableFiles()
-        self._links: set[str] = set()  # of the files that are to be read, those that may be, or have, further names
+        self._links: set[str] = set()  # of all these files, those that may be links, or have further names
         self._formerly: dict[str, str] = {}  # the names from which files that are to be read were renamed
         self._long = LongReads()
         self._waited = 0.0  # seconds, for other threads that read links
@@ -317,12 +317,17 @@ class DirectoryStore:
         names: dict[str, str] = {}  # each with the name that it was renamed from, or ""
         renamed: dict[int, str] = {}
         linked: set[int] = set()  # inodes with several names
+        vanished: set[str] = set()
         for name, mask, cookie in seen.files:
             if not is_configuration(name):
                 continue
             if gone(mask):
                 self._new.pop(name, None)
-                self._links.discard(name)
+                if watch.is_followed(name):
+                    self._links.add(name)  # it is dropped after another link is read that may have its values
+                else:
+                    self._links.discard(name)
+                vanished.add(name)
                 self._vanish(name)
                 # If it was not read since it got this name, its content is still known by the former one.
                 former = self._formerly.pop(name, "") or names.get(name, "")
@@ -340,7 +345,8 @@ class DirectoryStore:
         if linked:  # the other names of these inodes have to be followed, too
             names |= dict.fromkeys(names_of(linked, directory), "")
         now = time.monotonic()
-        for name in (*names, *seen.linked):
+        # That a link has vanished is also an event of the link itself, but it has its grace.
+        for name in (*names, *(seen.linked.keys() - vanished)):
             self._new[name] = min(now, self._new.get(name, now))
             if name in seen.linked or is_link(name, directory):
                 self._links.add(name)
