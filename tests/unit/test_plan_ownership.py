@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -91,6 +92,28 @@ def test_a_name_as_a_kernel_name_goes_before_an_alternative_one_whoever_came_fir
         made = applied(host, replace(a[0], altnames=()), a[1], *b)
         assert set(states(made).values()) == {"CONFIGURED"}
         assert host["netns:ns1", "a"].altnames == ()
+
+
+@pytest.mark.parametrize("lone", [False, True], ids=["a pair", "a lone end"])
+@pytest.mark.parametrize(
+    "holder",
+    [
+        {"namespace": NS2, "master": "br0"},
+        {"namespace": Namespace(1, microservice="nowhere")},
+        {"namespace": NS2, "peer_if_name": "other"},
+    ],
+    ids=["no master", "no namespace", "another peer"],
+)
+def test_a_link_that_waits_elsewhere_keeps_its_name_which_nobody_gets_as_an_alternative_one(
+    host: Host, holder: dict[str, Any], lone: bool
+) -> None:
+    a, b = [end("a", "a2", host_if_name="eth2"), end("a2", "a")], [end("b", "b2"), end("b2", "b")]
+    applied(host, *a, *b)
+    waits = [replace(a[0], **{"host_if_name": ""} | holder), a[1]]
+    made = applied(host, *waits, replace(b[0], altnames=("eth2",)), *b[lone + 1 :], prune=False)
+    assert states(made)["a"] == "PENDING"
+    assert judged(made, "b") == {"b": "FAILED: link-in-use(a)"}
+    assert host["netns:ns1", "eth2"].altnames == ()
 
 
 def test_of_two_interfaces_with_the_same_alternative_name_the_first_gets_it(host: Host) -> None:

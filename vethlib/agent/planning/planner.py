@@ -109,6 +109,9 @@ class _Planner:
         self.owned = owned
         self.desired = with_netns(desired, observed)
         self.pairs = list(mutual_pairs(self.desired))
+        self.complete = {
+            end.name for pair in self.pairs if all(self._has_what_it_needs(each) for each in pair) for end in pair
+        }
         self.left: frozenset[str] = frozenset()  # their desired state is not known
         self.verdicts: dict[str, Verdict] = {}
         self.found: dict[str, SeenLink] = {}
@@ -124,6 +127,9 @@ class _Planner:
         self.new_netns: dict[NetnsId, AddNetns] = {}
         self.doubtful: set[str] = set()
         self.unusable: dict[str, Verdict] = {}
+
+    def _has_what_it_needs(self, end: DesiredEnd) -> bool:
+        return end.place is not None and missing_master(end, self.observed) is None
 
     def leave(self, names: Iterable[str]) -> None:
         """Shield the pairs of these interfaces."""
@@ -296,8 +302,8 @@ class _Planner:
         owner = self.owned.owner(holder)
         if self.found.get(owner) is holder:
             return False
-        is_judged = owner in self.verdicts or owner not in self.desired
-        return holder.id in self.kept or (is_judged and not self._prunes(self.owned.owners(holder)))
+        stays = owner in self.verdicts or owner not in self.complete
+        return holder.id in self.kept or (stays and not self._prunes(self.owned.owners(holder)))
 
     def _prunes(self, owners: Set[str]) -> bool:
         """Return whether a pair that was built for these interfaces is deleted if no rule keeps it."""
