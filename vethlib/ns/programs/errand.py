@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from ctypes import c_int
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from vethlib._primitives import Joinable, Lock
 from vethlib._threads import start_kernel_thread
 from vethlib.ns.descriptor import current
 from vethlib.ns.syscalls import CLONE_NEWNET, bind
 
-__all__ = ["Errand", "go_to"]
+__all__ = ["Errand", "Stays", "go_to"]
 
 T = TypeVar("T")
+
+Stays: TypeAlias = list[Callable[[], object]]
+"""Functions that let threads end, each of which may be called again. An ExitStack would lose one if interrupted."""
 
 _setns = bind("setns", c_int, c_int)
 
@@ -27,14 +30,14 @@ def go_to(netns: int) -> None:
 class Errand(Generic[T]):
     """A function that moves its thread to namespaces from which it cannot return, and so runs in a separate thread.
 
-    If waiting for it is interrupted, `undo` is called with its result. With `stays`, the thread ends only when that is
-    closed: a program that has requested to be killed with its parent is killed when the thread that started it ends
-    (PR_SET_PDEATHSIG; forget_original_parent, kernel/exit.c). Until then, the thread is back in the network namespace
-    of the caller, so that it does not keep the other one alive.
+    If waiting for it is interrupted, `undo` is called with its result. With `stays`, the thread ends only when the
+    function is called that is added to that: a program that has requested to be killed with its parent is killed when
+    the thread that started it ends (PR_SET_PDEATHSIG; forget_original_parent, kernel/exit.c). Until then, the thread is
+    back in the network namespace of the caller, so that it does not keep the other one alive.
     """
 
     def __init__(
-        self, function: Callable[[], T], *, undo: Callable[[T], None] | None = None, stays: ExitStack | None = None
+        self, function: Callable[[], T], *, undo: Callable[[T], None] | None = None, stays: Stays | None = None
     ) -> None:
         self._function = function
         self._undo = undo
@@ -52,7 +55,7 @@ class Errand(Generic[T]):
         self._done.acquire()
         if self._stays is not None:
             self._may_end.acquire()
-            self._stays.callback(self._let_end)
+            self._stays.append(self._let_end)
         try:
             self._thread = start_kernel_thread(self._work, "netns", "work in another namespace")
             self._done.acquire()
@@ -70,7 +73,8 @@ class Errand(Generic[T]):
         return self._results.pop()
 
     def _let_end(self) -> None:
-        self._may_end.release()
+        if self._may_end.locked():  # a second call completes one that was interrupted
+            self._may_end.release()
         if self._thread is not None:
             self._thread.join()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from vethlib.errors import InvalidValue, NetlinkError, errno_text, not_permitted
@@ -14,6 +14,8 @@ from vethlib.ns.reference import HasFileno, Resolver, open_owned, parse
 
 if TYPE_CHECKING:
     import subprocess
+
+    from .errand import Stays
 
 __all__ = ["become", "run"]
 
@@ -46,7 +48,7 @@ def run(
         note_entered(ref)
 
         def begin(
-            options: Mapping[str, Any], stays: ExitStack, keep: Callable[[subprocess.Popen[Any]], object]
+            options: Mapping[str, Any], stays: Stays, keep: Callable[[subprocess.Popen[Any]], object]
         ) -> subprocess.Popen[Any]:
             def begin() -> subprocess.Popen[Any]:
                 with _refusals(f"run {_first(command)!r} in {ref or 'the home namespace'}"):

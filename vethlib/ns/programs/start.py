@@ -13,7 +13,6 @@ import signal
 import subprocess
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -21,7 +20,10 @@ from vethlib._primitives import posix, real_subprocess
 from vethlib.errors import NotSupported
 
 if TYPE_CHECKING:
+    from .errand import Stays
+
     _Popen = subprocess.Popen[Any]
+    Begin: TypeAlias = Callable[[Mapping[str, Any], Stays, Callable[[subprocess.Popen[Any]], object]], object]
 else:
     _Popen = object
 
@@ -109,10 +111,6 @@ def _before_exec(ignored: Iterable[signal.Signals], then: Callable[[], object] |
     return restore
 
 
-Begin: TypeAlias = Callable[[Mapping[str, Any], ExitStack, Callable[["subprocess.Popen[Any]"], object]], object]
-"""Starts a program with options for Popen, and calls the last argument with it before an interruption is possible."""
-
-
 def completed(
     begin: Begin,
     options: dict[str, Any],
@@ -120,9 +118,10 @@ def completed(
 ) -> subprocess.CompletedProcess[Any]:
     """Do the same as ``subprocess.run``, whose own Popen would start the program in the caller's namespace.
 
-    `begin` starts the program in a thread that stays until the given ExitStack is closed, as the caller of
-    ``subprocess.run`` does. `ended` is called with the program when it has been waited for, unless
-    that is interrupted. Raises NotSupported, before the program is started, if its exit status would be discarded.
+    `begin` starts the program in a thread that stays until the program has ended, as the caller of ``subprocess.run``
+    does, and calls its last argument with the program before an interruption is possible. `ended` is called with it
+    when it has been waited for, unless that is interrupted. Raises NotSupported, before the program is started, if its
+    exit status would be discarded.
     """
     _check_statuses_are_kept()
     check, timeout = options.pop("check", False), options.pop("timeout", None)
@@ -136,13 +135,15 @@ def completed(
             raise ValueError("stdout and stderr arguments may not be used with capture_output.")
         options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     begun: list[subprocess.Popen[Any]] = []
-    with ExitStack() as stays:
-        try:
-            begin(options, stays, begun.append)
-            stdout, stderr = _communicated(begun[0], given, timeout, ended)
-        except BaseException:
-            _kill(begun)  # also if it was interrupted between two handlers
-            raise
+    stays: Stays = []
+    try:
+        begin(options, stays, begun.append)
+        stdout, stderr = _communicated(begun[0], given, timeout, ended)
+        _let_end(stays)
+    except BaseException:
+        _kill(begun)  # also if it was interrupted between two handlers
+        _let_end(stays)
+        raise
     process = begun[0]
     if check and process.returncode:
         raise subprocess.CalledProcessError(process.returncode, process.args, stdout, stderr)
@@ -170,3 +171,8 @@ def _communicated(
 def _kill(begun: Iterable[subprocess.Popen[Any]]) -> None:
     for process in begun:
         process.kill()
+
+
+def _let_end(stays: Stays) -> None:
+    for let_end in stays:
+        let_end()

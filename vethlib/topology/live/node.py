@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from functools import partial
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
@@ -19,6 +19,7 @@ from vethlib.linkref import LinkRef, locate
 from vethlib.links import IPInterface, Link, Stats
 from vethlib.ns import Netns
 from vethlib.ns.entering import NotesEntry, note_entered
+from vethlib.ns.programs.errand import Stays
 from vethlib.ns.programs.start import completed
 from vethlib.session import Session
 from vethlib.topology.calls import begin_call, name_of, no_coroutine
@@ -190,7 +191,7 @@ class Node(NotesEntry):
             self._programs.forget(process)
 
         def begin(
-            options: Mapping[str, Any], stays: ExitStack, keep: Callable[[subprocess.Popen[Any]], object]
+            options: Mapping[str, Any], stays: Stays, keep: Callable[[subprocess.Popen[Any]], object]
         ) -> subprocess.Popen[Any]:
             def begun(process: subprocess.Popen[Any]) -> None:
                 keep(process)

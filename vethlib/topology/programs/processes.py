@@ -12,7 +12,6 @@ import os
 import subprocess
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from socket import AF_UNIX
 from typing import Any
 
@@ -20,7 +19,7 @@ from vethlib import ns
 from vethlib._primitives import RLock
 from vethlib.errors import NotPermitted, VethError, errno_text
 from vethlib.ns import Netns
-from vethlib.ns.programs.errand import Errand, go_to
+from vethlib.ns.programs.errand import Errand, Stays, go_to
 from vethlib.ns.programs.start import popen, words
 from vethlib.topology.descriptors import keep_room
 
@@ -61,12 +60,12 @@ class Programs:
         command: Sequence[str],
         options: Mapping[str, Any],
         keep: Callable[[subprocess.Popen[Any]], object],
-        stays: ExitStack | None = None,
+        stays: Stays | None = None,
     ) -> subprocess.Popen[Any]:
         """Start a program like ``subprocess.Popen``. Raises the same errors, and NetnsNotFound.
 
         `keep` is called with the program before any interruption is possible. With `stays`, the thread that starts it
-        ends only when that is closed.
+        ends only when the function is called that is added to it.
         """
         command = words(command)
         with ns.open_owned(self._netns) as netns:
