@@ -280,6 +280,15 @@ def test_a_command_on_a_file_system_that_does_not_answer_hinders_nobody(
     assert f"{tmp_path / silent}: its file system does not answer" in caplog.text
 
 
+def test_the_first_line_of_a_script_ends_at_a_nul_byte_as_it_does_for_the_kernel(tmp_path: Path) -> None:
+    path = tmp_path / "notify"
+    path.write_bytes(b"#!/bin/sh\0 nothing\ntouch $0.ran\n")
+    path.chmod(0o755)
+    with Hooks([f"exec:{path}"]) as hooks:
+        hooks.tell(change("x"))
+        assert poll((tmp_path / "notify.ran").exists)
+
+
 def test_failures_say_why_and_what_to_do_but_not_each_time(
     script: Callable[[str], str], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pty
 from pathlib import Path
 
 import pytest
@@ -105,3 +106,10 @@ def test_a_limit_above_all_memory_is_none(
     assert (said.code, said.err) == (0, "")
     with open(file, mode) as stdin:
         assert list(load(["-"], stdin, limits=Limits(file_bytes=10**15)).interfaces) == ["a", "b"]
+
+
+def test_standard_input_at_a_terminal_ends_with_the_first_end_of_file() -> None:
+    ours, theirs = pty.openpty()
+    with open(theirs, "rb") as terminal, open(ours, "wb", buffering=0) as keyboard:
+        keyboard.write(json.dumps([value("a", "b")]).encode() + b"\n\x04" + b"more\n\x04\x04\x04")
+        assert list(load(["-"], terminal).interfaces) == ["a"]

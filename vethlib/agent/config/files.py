@@ -158,11 +158,13 @@ def _read_named(path: str, longest: int) -> bytes:
 
 def _read_up_to(file: IO[Any], most: int) -> Any:
     """Read up to `most` bytes or characters; read() alone would need memory for all of them, however few there are."""
-    pieces = [file.read(min(most, _PIECE))]
-    left = most - len(pieces[0])
-    while pieces[-1] and left:
-        pieces.append(file.read(min(left, _PIECE)))
-        left -= len(pieces[-1])
+    pieces = []
+    while most:
+        asked = min(most, _PIECE)
+        pieces.append(file.read(asked))
+        if len(pieces[-1]) < asked:
+            break  # reading on at a terminal would wait for another end of file
+        most -= asked
     return pieces[0][:0].join(pieces)
 
 

@@ -124,7 +124,7 @@ def _interpreter(file: str) -> str:
     if not stat.S_ISREG(os.stat(file).st_mode):
         return ""
     with open(file, "rb", buffering=0) as script:
-        line = script.read(_FIRST_LINE).partition(b"\n")[0]
+        line = script.read(_FIRST_LINE).partition(b"\n")[0].partition(b"\0")[0]
     words = line.removeprefix(b"#!").split(maxsplit=1)
     return os.fsdecode(words[0]) if line.startswith(b"#!") and words else ""
 
