@@ -91,7 +91,7 @@ def problems(record: Record) -> Iterator[str]:
 
 def summary(record: Record) -> str:
     """Return the table of README: each version, whether its tests passed, and what is missing there."""
-    lines = ["| Linux | tests | lacks what was added in Linux |", "|---|---|---|"]
+    lines = ["| Linux | tests | lacks features that were added in Linux |", "|---|---|---|"]
     for entries in _by_version(record):
         missing = [feature for entry in entries for feature in entry["missing"]]
         features = ", ".join(feature.removeprefix("≥ ") for feature in dict.fromkeys(missing))

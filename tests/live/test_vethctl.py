@@ -348,6 +348,9 @@ def test_routes_are_given_in_the_words_of_ip(vethctl: Vethctl, blue: str) -> Non
 def test_a_link_is_attached_to_a_bridge_and_detached(vethctl: Vethctl, blue: str) -> None:
     ip("link", "add", "br0", "type", "bridge", netns="blue")
     assert vethctl("create", "a", "b@blue", "--b-master", "br0").code == 0
+    assert vethctl("set", "b@blue", "--mtu", "1400", "--json").json[0]["master"] == "br0"
+    created = vethctl("create", "m", "n@blue", "--b-master", "br0", "--json").json
+    assert [each["master"] for each in created] == ["", "br0"]
     assert seen("b", "blue")["master"] == "br0"
     assert vethctl("set", "b@blue", "--master", "").code == 0
     assert "master" not in seen("b", "blue")

@@ -80,16 +80,19 @@ class View:
         raise LinkNotFound(f"{request}: there is no link {describe(name, ref)}", netns=ref, request=request)
 
     def read_masters(self, links: Iterable[SurveyedLink]) -> None:
-        """Read the masters of these links, for :meth:`master`."""
+        """Read the masters of these links at once, for :meth:`master`."""
         asked = list(links)
         read = self._session.fields_many((one.ref, one.link.index, {"master": ""}) for one in asked)
         for one, fields in zip(asked, read, strict=True):
-            if isinstance(fields, dict):  # otherwise it is gone, or can no longer be read
-                self._masters[one.at, one.link.index] = str(fields["master"])
+            # A link that has been deleted, or can no longer be read, has none.
+            self._masters[one.at, one.link.index] = str(fields["master"]) if isinstance(fields, dict) else ""
 
     def master(self, surveyed: SurveyedLink) -> str:
-        """Return the bridge or VRF that a link is attached to; "" if there is none, or it was not read."""
-        return self._masters.get((surveyed.at, surveyed.link.index), "")
+        """Return the bridge or VRF that a link is attached to; "" if there is none. Reads it if it was not read yet."""
+        key = surveyed.at, surveyed.link.index
+        if key not in self._masters:
+            self.read_masters([surveyed])
+        return self._masters[key]
 
     def peer(self, surveyed: SurveyedLink) -> SurveyedLink | None:
         """Return the other end, if it is in an observed namespace."""
