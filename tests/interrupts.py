@@ -17,8 +17,7 @@ import threading
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from functools import cache, partial
 from itertools import pairwise
 from types import CodeType, FrameType
@@ -62,8 +61,7 @@ def boundaries(operation: Callable[[], object], belongs: Callable[[CodeType], bo
         visits[code, offset] += 1
         found.append(Boundary(code, offset, visits[code, offset]))
 
-    with _watched(belongs, note):
-        operation()
+    _watch(operation, belongs, note)
     return found
 
 
@@ -101,22 +99,27 @@ def interrupted(operation: Callable[[], object], at: Boundary) -> bool:
                 raise Interrupt
 
     try:
-        with _watched(lambda code: code is at.code, interrupt):
-            operation()
+        _watch(operation, lambda code: code is at.code, interrupt)
     except Interrupt:
         return True
     return False
 
 
-@contextmanager
-def _watched(belongs: Callable[[CodeType], bool], note: Callable[[CodeType, int], None]) -> Iterator[None]:
-    """Call `note` before every bytecode of the functions that belong, in this thread."""
-    with _monitored(belongs, note) if sys.version_info >= (3, 12) else _traced(belongs, note):
-        yield
+def _watch(
+    operation: Callable[[], object], belongs: Callable[[CodeType], bool], note: Callable[[CodeType, int], None]
+) -> None:
+    """Run the operation, and call `note` before every bytecode of the functions that belong, in this thread.
+
+    No context manager of contextlib does it, because its own functions may belong: interrupting them would leave the
+    trace function of coverage, or the tool id, behind.
+    """
+    watch = _monitor if sys.version_info >= (3, 12) else _trace
+    watch(operation, belongs, note)
 
 
-@contextmanager
-def _traced(belongs: Callable[[CodeType], bool], note: Callable[[CodeType, int], None]) -> Iterator[None]:
+def _trace(
+    operation: Callable[[], object], belongs: Callable[[CodeType], bool], note: Callable[[CodeType, int], None]
+) -> None:
     def trace(frame: FrameType, event: str, argument: object) -> Any:
         if event == "call":
             if not belongs(frame.f_code):
@@ -130,14 +133,15 @@ def _traced(belongs: Callable[[CodeType], bool], note: Callable[[CodeType, int],
     before = sys.gettrace()
     sys.settrace(trace)
     try:
-        yield
+        operation()
     finally:
         sys.settrace(before)
 
 
-@contextmanager
-def _monitored(belongs: Callable[[CodeType], bool], note: Callable[[CodeType, int], None]) -> Iterator[None]:
-    """Do the same as :func:`_traced`, which misses bytecodes since Python 3.12."""
+def _monitor(
+    operation: Callable[[], object], belongs: Callable[[CodeType], bool], note: Callable[[CodeType, int], None]
+) -> None:
+    """Do the same as :func:`_trace`, which misses bytecodes since Python 3.12."""
     monitoring: Any = sys.monitoring  # type: ignore[attr-defined,unused-ignore]
     instruction = monitoring.events.INSTRUCTION
     thread = threading.get_ident()
@@ -154,7 +158,7 @@ def _monitored(belongs: Callable[[CodeType], bool], note: Callable[[CodeType, in
     monitoring.restart_events()
     monitoring.set_events(_TOOL, instruction)
     try:
-        yield
+        operation()
     finally:
         monitoring.set_events(_TOOL, 0)
         monitoring.free_tool_id(_TOOL)

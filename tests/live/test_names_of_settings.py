@@ -72,7 +72,7 @@ def test_a_change_of_a_link_of_such_a_name_does_not_change_the_namespace(
 def test_the_settings_of_the_namespace_are_not_read_as_those_of_the_link(session: Session, odd: str) -> None:
     with pytest.raises(NetlinkError) as caught:
         session.fields(odd, "blue", sysctls=["forwarding"])
-    assert "rename it" in str(caught.value)
+    assert "rename the link" in str(caught.value)
     with pytest.raises(NetlinkError):
         session.ipv6_settings(odd, "blue")
 
