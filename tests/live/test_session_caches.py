@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -132,12 +133,27 @@ def test_threads_may_attach_and_detach_caches_at_the_same_time(session: Session)
         with ThreadPoolExecutor(8) as threads:
             list(threads.map(work, caches))
 
-    interval = sys.getswitchinterval()
+    class Switching:
+        """Garbage: another thread runs while it is collected."""
+
+        def __init__(self) -> None:
+            self.cycle = self
+
+        def __del__(self) -> None:
+            time.sleep(0)
+
+    def attach(cache: Failing) -> None:
+        Switching()
+        session.attach(cache)
+
+    interval, thresholds = sys.getswitchinterval(), gc.get_threshold()
     sys.setswitchinterval(1e-6)
+    gc.set_threshold(20)
     try:
-        in_threads(session.attach)
+        in_threads(attach)
         assert len(session._caches._attached) == len(caches)
         in_threads(session.detach)
         assert not session._caches
     finally:
         sys.setswitchinterval(interval)
+        gc.set_threshold(*thresholds)

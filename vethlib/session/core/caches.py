@@ -38,7 +38,9 @@ class AttachedCaches:
 
     def __init__(self) -> None:
         # Each change is one operation of a dictionary, because threads, signal handlers and the garbage collector may
-        # attach and detach caches at the same time. Numbers are not used again, unlike ids.
+        # attach and detach caches at the same time. So is copying it, unlike list(items()), which allocates a tuple for
+        # each item, so that garbage may be collected, and another thread run, in between. Numbers are not used again,
+        # unlike ids.
         self._attached: dict[int, weakref.ref[Cache]] = {}
         self._numbers = count()
 
@@ -46,7 +48,7 @@ class AttachedCaches:
         return bool(self._attached)
 
     def _alive(self) -> Iterator[Cache]:
-        return (cache for attached in list(self._attached.values()) if (cache := attached()) is not None)
+        return (cache for attached in self._attached.copy().values() if (cache := attached()) is not None)
 
     def add(self, cache: Cache) -> None:
         """Attach a cache."""
@@ -59,7 +61,7 @@ class AttachedCaches:
 
     def _drop(self, cache: Cache | None) -> None:
         """Detach a cache, or those that do not exist any more."""
-        for number, attached in list(self._attached.items()):
+        for number, attached in self._attached.copy().items():
             if attached() is cache:
                 self._attached.pop(number, None)
 
