@@ -16,7 +16,7 @@ from collections.abc import Generator
 
 import pytest
 
-from tests import needs, warm
+from tests import needs, nursery
 from tests.deadline import deadline
 
 pytest_plugins = ["pytester"]
@@ -95,7 +95,7 @@ def pytest_collection_finish() -> None:
 def pytest_runtestloop(session: pytest.Session) -> None:
     """Make the programs that workers start, in their many tests, start faster."""
     if hasattr(session.config, "workerinput"):
-        session.config.add_cleanup(warm.install().close)
+        session.config.add_cleanup(nursery.install().close)
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,6 @@
 """Fork vethctl from a process that has imported it, because starting Python takes longer than most commands run.
 
-``python tests/warm.py`` is the process that forks, the nursery. It has no thread, and is a child of the process that
+``python tests/nursery.py`` is the process that forks, the nursery. It has no thread, and is a child of the process that
 runs the tests. So is what it forks (CLONE_PARENT, clone(2)), to which subprocess.Popen is as to any other child: it has
 the arguments, environment, directory, streams and network namespace that the program would have, and ends as an
 interpreter ends. A program that would inherit anything else than the nursery has is started as ever.
@@ -168,21 +168,19 @@ def _serve(requests: socket.socket) -> None:
 
 def _fork() -> int:
     """Do what os.fork() does, but make a child of the parent of this process."""
-    numbers = {"x86_64": 56, "aarch64": 220}  # SYS_clone
-    clone_parent, set_tid, clear_tid = 0x8000, 0x0100_0000, 0x0020_0000
-    libc, python, place = ctypes.PyDLL(None, use_errno=True), ctypes.pythonapi, ctypes.c_void_p()
+    clone3, clone_parent, set_tid, clear_tid = 435, 0x8000, 0x0100_0000, 0x0020_0000
+    libc, python, place = ctypes.PyDLL(None, use_errno=True), ctypes.pythonapi, ctypes.c_uint64()
     libc.prctl(40, ctypes.byref(place))  # PR_GET_TID_ADDRESS: where the C library has the number of the thread
-    flags = clone_parent | set_tid | clear_tid | signal.SIGCHLD
-    zero = ctypes.c_void_p()
+    # struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal (that of this process), stack, its size, tls
+    arguments = (ctypes.c_uint64 * 8)(clone_parent | set_tid | clear_tid, 0, place.value, 0, 0, 0, 0, 0)
     python.PyOS_BeforeFork()
-    # The address is the last argument but one on some machines, and the last on others; each ignores the other.
-    pid: int = libc.syscall(numbers[os.uname().machine], ctypes.c_ulong(flags), zero, zero, place, place)
+    pid: int = libc.syscall(clone3, arguments, ctypes.c_size_t(ctypes.sizeof(arguments)))
     if pid:
         python.PyOS_AfterFork_Parent()
     else:
         python.PyOS_AfterFork_Child()
     if pid < 0:
-        raise OSError(ctypes.get_errno(), "clone")
+        raise OSError(ctypes.get_errno(), "clone3")
     return pid
 
 
