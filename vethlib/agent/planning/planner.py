@@ -109,6 +109,7 @@ class _Planner:
         self.owned = owned
         self.desired = with_netns(desired, observed)
         self.pairs = list(mutual_pairs(self.desired))
+        # Of the pairs whose namespaces and masters exist; the others stay PENDING, unless a reason for FAILED is found.
         self.complete = {
             end.name for pair in self.pairs if all(self._has_what_it_needs(each) for each in pair) for end in pair
         }
@@ -234,7 +235,7 @@ class _Planner:
             obstacle = self._obstacle(end, seen, names(end))
             if obstacle and end.name not in self.verdicts:
                 self.verdicts[end.name] = Verdict.because(State.FAILED, obstacle)
-        if self._fails(a, b) or missing_master(a, self.observed) or missing_master(b, self.observed):
+        if self._fails(a, b) or a.name not in self.complete:
             self.kept.update(seen.id for seen in pair or ())
             return False
         return True
