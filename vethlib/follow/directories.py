@@ -93,7 +93,7 @@ class Watch:
         self._epoll = select.epoll()
         self._epoll.register(self._inotify.fileno(), select.EPOLLIN)
         self._epoll.register(self._mounts, select.EPOLLPRI)
-        # Whoever waits for the epoll has polled its mountinfo, so that another one has to tell the reason.
+        # Waiting for the epoll consumes the event of its mountinfo, so the reason is read from a second descriptor.
         try:
             self._own_mounts = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
