@@ -103,7 +103,7 @@ def _no_file_takes_long_to_read(request: pytest.FixtureRequest, monkeypatch: pyt
     """Raise the limit for slow files: a store skips a file that took 50 ms to read, and on a busy machine any may."""
     if hasattr(request.module, "DirectoryStore"):
         monkeypatch.setattr("vethlib.agent.stores.files.longreads._LONG", 60.0)
-        monkeypatch.setattr("vethlib.agent.stores.files.directory._SLICE", 60.0)
+        monkeypatch.setattr("vethlib.agent.stores.files.agenda._SLICE", 60.0)
 
 
 EXCUSED = pytest.StashKey[bool]()

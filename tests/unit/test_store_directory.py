@@ -17,14 +17,15 @@ from tests.proportion import clock_tick
 from tests.refusing import raises
 from tests.stores import changed, interface_text, is_readable, nothing, snapshot, write
 from vethlib.agent import Parsed, load
-from vethlib.agent.stores.files.directory import GRACE, DirectoryStore
+from vethlib.agent.stores.files.agenda import GRACE
+from vethlib.agent.stores.files.directory import DirectoryStore
 from vethlib.agent.stores.files.reading import Content, content
 from vethlib.agent.stores.protocol import Change, Outage, Snapshot, Store, StoreError
 from vethlib.agent.stores.storecode import StoreCode
 from vethlib.errors import InvalidValue
 from vethlib.follow.inotify import INotify
 
-CONTENT = "vethlib.agent.stores.files.directory.content"
+CONTENT = "vethlib.agent.stores.files.tracking.content"
 
 
 @pytest.fixture
@@ -146,9 +147,9 @@ def test_only_files_that_events_name_are_read_again(
     store = follow()
     looked_at: list[str] = []
 
-    def spy(name: str, directory: int, *, follow: bool = True) -> Content | None:
+    def spy(name: str, directory: int, *, follow: bool, longest: int) -> Content | None:
         looked_at.append(name)
-        return content(name, directory, follow=follow)
+        return content(name, directory, follow=follow, longest=longest)
 
     monkeypatch.setattr(CONTENT, spy)
     write(path / "veth7.json", value("veth7", "y"))
@@ -298,7 +299,7 @@ def test_an_error_without_an_event_is_tried_again_every_second(
     file = write(path / "a.json", value("a", "b"))
     store = follow()
 
-    def broken(name: str, directory: int, *, follow: bool = True) -> Content:
+    def broken(name: str, directory: int, *, follow: bool, longest: int) -> Content:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(CONTENT, broken)

@@ -15,6 +15,7 @@ import pytest
 from tests.live.applying import value
 from tests.stores import changed, nothing, write
 from vethlib.agent.config.northbound import Parsed, read
+from vethlib.agent.stores.files import agenda
 from vethlib.agent.stores.files import directory as module
 from vethlib.agent.stores.files.directory import DirectoryStore
 from vethlib.agent.stores.protocol import Change
@@ -26,7 +27,7 @@ TOOK = 0.08  # seconds of processor time that a long file takes
 def _files_may_take_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """As outside of tests."""
     monkeypatch.setattr("vethlib.agent.stores.files.longreads._LONG", 0.05)
-    monkeypatch.setattr(module, "_SLICE", 0.05)
+    monkeypatch.setattr(agenda, "_SLICE", 0.05)
 
 
 @pytest.fixture
@@ -219,7 +220,7 @@ def test_a_long_file_is_read_once_its_rest_is_over_and_what_it_had_stays_until_t
 ) -> None:
     long = write(path / "long.json", value("a", "slow"))
     assert list(changed(store)) == ["a"]
-    until = store._long.until = time.monotonic() + 3  # a busy machine may take a second for what follows
+    until = store._agenda._long.until = time.monotonic() + 3  # a busy machine may take a second for what follows
     for how in (os.unlink, lambda file: os.rename(file, f"{file}~")):  # as editors do before they write it
         how(long)
         write(long, value("a", "slow", mtu=1400))
@@ -254,7 +255,7 @@ def test_a_long_file_that_is_deleted_while_it_waits_is_gone_at_once(
 def test_files_are_read_for_a_slice_and_those_that_were_quick_before_come_first(
     store: DirectoryStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_SLICE", 0.0)
+    monkeypatch.setattr(agenda, "_SLICE", 0.0)
     for number in range(5):
         write(path / f"x{number}.json", value(f"x{number}", "peer"))
     write(path / "honest.json", value("honest", "peer", mtu=1400))

@@ -12,8 +12,8 @@ import pytest
 
 from tests.live.applying import value
 from tests.stores import changed, interface_text, is_readable, news, nothing, snapshot, write
+from vethlib.agent.stores.files import agenda, tracking, unreadable
 from vethlib.agent.stores.files import directory as module
-from vethlib.agent.stores.files import unreadable
 from vethlib.agent.stores.files.directory import DirectoryStore
 from vethlib.agent.stores.protocol import Change, Snapshot
 
@@ -60,7 +60,7 @@ def test_one_storm_after_the_other_does_not_have_everything_read_each_time(
     store: DirectoryStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_REST", 10_000.0)
-    reads = count(monkeypatch, module, "content")
+    reads = count(monkeypatch, tracking, "content")
     for _ in range(2):
         storm(path)
         store.read()
@@ -76,7 +76,7 @@ def test_one_storm_after_the_other_does_not_have_everything_read_each_time(
 def test_one_file_that_is_rewritten_all_the_time_is_read_once_and_the_others_are_too(
     store: DirectoryStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reads = count(monkeypatch, module, "content")
+    reads = count(monkeypatch, tracking, "content")
     for number in range(1000):
         (path / "0.json").write_text(interface_text("v0", mtu=1000 + number))
         if number == 500:
@@ -111,16 +111,16 @@ def test_unreadable_files_are_read_again_for_a_tenth_of_the_time_and_after_all_o
         (path / f"x{number}.json").symlink_to("nowhere")
     with closing(DirectoryStore(path)) as store:
         store.read()
-        monkeypatch.setattr(module, "_SLICE", 0.0)
+        monkeypatch.setattr(agenda, "_SLICE", 0.0)
         is_news_after(store, path, 1)
         began, busy = time.monotonic(), 0.0
         for _ in range(60):
             due = store.due()
             assert due is not None
             time.sleep(due)
-            begun = store._spent()
+            begun = store._files.spent()
             store.read()
-            busy += store._spent() - begun
+            busy += store._files.spent() - begun
         assert busy < (time.monotonic() - began) / 3
         (path / "nowhere").write_text(interface_text("x", "peer"))
         assert news(store), "each is read in the end"
@@ -134,8 +134,8 @@ def test_unreadable_files_are_read_again_although_others_are_rewritten_all_the_t
     os.mkfifo(path / "x.json")
     with closing(DirectoryStore(path)) as store:
         store.read()
-        monkeypatch.setattr(module, "_SLICE", 0.0)
-        reads = count(monkeypatch, module, "content")
+        monkeypatch.setattr(agenda, "_SLICE", 0.0)
+        reads = count(monkeypatch, tracking, "content")
         for _ in range(3):
             write(path / "0.json", value("v0", "another"))
             store.read()
@@ -151,7 +151,7 @@ def test_thousands_of_links_to_one_file_that_is_rewritten_all_the_time_keep_no_o
         (path / f"x{number}.json").symlink_to(target)
     with closing(DirectoryStore(path)) as store:
         snapshot(store)
-        monkeypatch.setattr(module, "_SLICE", 0.0)
+        monkeypatch.setattr(agenda, "_SLICE", 0.0)
         target.write_text("[ ]")
         store.read()
         is_news_after(store, path, 2)
@@ -190,7 +190,7 @@ def test_a_link_that_replaces_another_during_a_storm_of_links_is_read_before_the
     (path / "old.json").symlink_to(pair)
     with closing(DirectoryStore(path)) as store:
         assert "a" in snapshot(store)
-        monkeypatch.setattr(module, "_SLICE", 0.0)
+        monkeypatch.setattr(agenda, "_SLICE", 0.0)
         target.write_text("[ ]")
         store.read()
         if renamed:
@@ -199,7 +199,7 @@ def test_a_link_that_replaces_another_during_a_storm_of_links_is_read_before_the
             (path / "old.json").unlink()
             (path / "new.json").symlink_to(pair)
         store.read()
-        time.sleep(2 * module.GRACE)
+        time.sleep(2 * agenda.GRACE)
         found = [event for _ in range(120) for event in store.read()]
         assert found == []
         write(pair, value("a", "b", mtu=1400))
