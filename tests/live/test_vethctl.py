@@ -207,6 +207,8 @@ def test_netns_does_all_it_can_and_names_what_it_could_not(vethctl: Vethctl) -> 
     assert ns.names() == ["n1", "n2"]
     said = vethctl("netns", "del", "n3", "n1", "n2", "--json")
     assert (said.code, said.error["code"], said.json) == (2, "netns-not-found", [{"name": "n1"}, {"name": "n2"}])
+    assert "netns list" in said.error["hint"]
+    assert "netns add" not in said.error["hint"]
     assert ns.names() == []
     assert vethctl("netns", "add", "a/b", "n1").out == "+ n1\n"
     assert vethctl("netns", "del", "n1", "n1").out == "- n1\n"

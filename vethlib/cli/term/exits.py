@@ -45,16 +45,18 @@ _HINTS: tuple[tuple[type[VethError], str], ...] = (
 )
 
 
-def report(output: Output, error: VethError) -> int:
-    """Report an error and return its exit code."""
+def report(output: Output, error: VethError, *, hint: str | None = None) -> int:
+    """Report an error and return its exit code. `hint` replaces the usual advice."""
     if isinstance(error, BatchError):
-        return max(report(output, each) for each in error.exceptions)
+        return max(report(output, each, hint=hint) for each in error.exceptions)
     message = "; ".join([str(error), *getattr(error, "__notes__", ())])
     if isinstance(error, InvalidValue):
         output.error(message, code="invalid-value", field=error.field, hint=error.hint)
         return INVALID
     name = type(error).__name__
-    output.error(message, code=_kebab(name), hint=_hint(error, name), cause=_cause(error, name))
+    output.error(
+        message, code=_kebab(name), hint=_hint(error, name) if hint is None else hint, cause=_cause(error, name)
+    )
     # By name: importing the class would import protobuf, which takes longer than most commands.
     return INVALID if name == "UnreadablePath" else REFUSED
 

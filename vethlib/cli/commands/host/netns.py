@@ -16,7 +16,7 @@ from vethlib.cli.arguments.references import parse_netns
 from vethlib.cli.term.exits import DONE, report
 from vethlib.cli.term.output import Output
 from vethlib.cli.term.text import natural, paint
-from vethlib.errors import VethError, errno_text
+from vethlib.errors import NetnsNotFound, VethError, errno_text
 from vethlib.ns import Netns
 from vethlib.ns.programs.running import become
 
@@ -45,7 +45,13 @@ def netns(args: Namespace, output: Output) -> int:
     elif not output.as_json and errors:  # otherwise all names were done
         sign = paint("+", "good") if adds else paint("-", "bad")
         output.lines(f"{sign} {name}" for name in done)
-    return max((report(output, error) for error in errors), default=DONE)
+    # The usual hint about a missing namespace is to create it, which is of no use to somebody who wants it deleted.
+    return max((report(output, error, hint=None if adds else _hint(error)) for error in errors), default=DONE)
+
+
+def _hint(error: VethError) -> str | None:
+    """Return what to do if a namespace could not be deleted; None for the usual advice."""
+    return "to see the namespaces: vethctl netns list" if isinstance(error, NetnsNotFound) else None
 
 
 def _show(output: Output, names: Iterable[str]) -> None:
