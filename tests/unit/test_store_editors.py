@@ -10,7 +10,7 @@ from typing import IO
 import pytest
 
 from tests.stores import changed, interface_text, is_readable, nothing, snapshot
-from vethlib.agent.stores.files import directory
+from vethlib.agent.stores.files import agenda
 from vethlib.agent.stores.files.directory import DirectoryStore
 
 OLD, NEW = interface_text("a", "b", mtu=1400), interface_text("a", "b", mtu=1300)
@@ -143,7 +143,7 @@ def test_a_write_is_one_change_and_nothing_in_between(
 def test_a_store_that_reads_after_every_step_of_it_sees_nothing_in_between_either(
     store: DirectoryStore, path: Path, writer: Callable[[Path, Pause], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(directory, "GRACE", 10.0)  # on a busy machine a single step may take longer than the usual one
+    monkeypatch.setattr(agenda, "GRACE", 10.0)  # on a busy machine a single step may take longer than the usual one
     seen: list[object] = []
     writer(path, lambda: seen.extend(store.read()))
     seen += store.read()

@@ -15,7 +15,7 @@ from tests.live.applying import value
 from tests.stores import changed, nothing, snapshot, write
 from tests.witness import poll
 from vethlib.agent.config.filecontent import Content, content
-from vethlib.agent.stores.files import directory as module
+from vethlib.agent.stores.files import tracking
 from vethlib.agent.stores.files.directory import DirectoryStore
 from vethlib.agent.stores.protocol import Change, Snapshot
 from vethlib.follow import remote
@@ -28,7 +28,7 @@ ELSEWHERE = "elsewhere"
 def kinds(monkeypatch: pytest.MonkeyPatch) -> dict[int, str]:
     """The types of file systems by device; without an entry, that of the directory is nfs4."""
     kinds: dict[int, str] = {}
-    monkeypatch.setattr(module, "remote_kind", lambda device: kinds.get(device, "nfs4"))
+    monkeypatch.setattr(tracking, "remote_kind", lambda device: kinds.get(device, "nfs4"))
     monkeypatch.setattr(remote, "LOOK", 0.1)
     return kinds
 
@@ -162,7 +162,7 @@ def test_only_links_to_another_machine_are_read_regularly(
         read.append(name)
         return content(name, *args, **kwargs)
 
-    monkeypatch.setattr(module, "content", noting)
+    monkeypatch.setattr(tracking, "content", noting)
     nothing(store)
     store.close()
     assert set(read) == {"far.json"}
@@ -177,7 +177,7 @@ def test_the_type_of_a_file_system_is_looked_up_once_for_many_links(
         looked_up.append(device)
         return ""
 
-    monkeypatch.setattr(module, "remote_kind", kind)
+    monkeypatch.setattr(tracking, "remote_kind", kind)
     for number in range(20):
         write(elsewhere / f"v{number}", value(f"v{number}", "peer"))
         (path / f"v{number}.json").symlink_to(elsewhere / f"v{number}")

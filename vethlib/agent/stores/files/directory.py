@@ -82,6 +82,7 @@ class DirectoryStore:
         self._outage = ""
         self._way = False  # whether the path may lead elsewhere since the last directory was read
         self._incomplete = False  # whether the last snapshot was
+        self._retry = 0.0  # the time to look at a path that leads to no directory
         self._missed = False  # whether events were lost
         self._rests_until = 0.0  # before which lost events do not cause another reading of everything
         try:
