@@ -100,7 +100,7 @@ class Replacement:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         file = os.open(self._unfinished, flags, dir_fd=self._directory)
         try:
-            os.fsync(file)
+            flush(file)
         finally:
             os.close(file)
 
@@ -122,6 +122,18 @@ class Replacement:
         except FileNotFoundError:
             return None
         return replaced if stat.S_ISREG(replaced.st_mode) else None
+
+
+def flush(descriptor: int) -> None:
+    """Flush an open file or directory to the disk, unless its file system cannot do that (EINVAL, fsync(2)).
+
+    Raises OSError for anything else.
+    """
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
 
 
 def write_all(file: int, content: bytes) -> None:

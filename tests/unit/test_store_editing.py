@@ -445,6 +445,22 @@ def test_everything_is_flushed_before_it_is_renamed(
     assert calls == ["flush file", "flush file", "rename a.json", "rename b.json", "flush directory"]
 
 
+@pytest.mark.parametrize(("number", "is_written"), [(errno.EINVAL, True), (errno.EIO, False)])
+def test_a_file_system_that_cannot_be_flushed_is_no_failure(
+    path: Path, editor: DirectoryEditor, monkeypatch: pytest.MonkeyPatch, number: int, is_written: bool
+) -> None:
+    def refuse(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    if is_written:
+        editor.put(A)
+    else:
+        with raises(StoreError, errno=number):
+            editor.put(A)
+    assert os.listdir(path) == (["a.json"] if is_written else [])
+
+
 def test_a_directory_that_may_not_be_written_is_an_error_that_names_the_file(
     path: Path, editor: DirectoryEditor
 ) -> None:

@@ -17,7 +17,7 @@ from itertools import count
 from stat import S_IWGRP, S_IWOTH
 
 from vethlib import _locks, _trusted
-from vethlib._files import Replacement
+from vethlib._files import Replacement, flush
 from vethlib._nl.wire import to_system
 from vethlib.agent.config.jsontext import Undecodable
 from vethlib.agent.config.model import Interface
@@ -266,7 +266,7 @@ class DirectoryEditor:
                     os.unlink(name, dir_fd=directory)
                 if texts:
                     at = self._path
-                    os.fsync(directory)
+                    flush(directory)
             finally:
                 for replacement in replacements.values():
                     replacement.discard()
