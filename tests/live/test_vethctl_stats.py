@@ -15,7 +15,7 @@ import pytest
 from tests.commands import Vethctl, runner
 from tests.programs import attended, freeze
 from tests.witness import ip, names, seen
-from vethlib import End, Session, Veth, ns
+from vethlib import End, Netns, Session, Veth, ns
 
 ROOT = Path(__file__).parents[2]
 
@@ -183,3 +183,19 @@ def test_top_finds_namespaces_without_a_name_by_their_processes(vethctl: Vethctl
         finally:
             process.kill()
     assert len(ip("link")) == 2
+
+
+def test_a_link_that_is_given_twice_has_the_name_that_was_given_first(vethctl: Vethctl) -> None:
+    ip("link", "property", "add", "dev", "a", "altname", "other")
+    for given in (["a", "other"], ["other", "a"]):
+        assert [one["name"] for one in vethctl("stats", *given, "--json").json] == given[:1]
+
+
+def test_a_peer_that_cannot_be_shown_is_reported(vethctl: Vethctl, session: Session) -> None:
+    with Netns.anonymous() as other:
+        session.create(Veth(End("near"), End("far", other)))
+        said = vethctl("stats", "near", "a", "--peer", "--json")
+        assert [one["name"] for one in said.json] == ["near", "a", "b"]
+        assert (said.code, said.error["code"]) == (0, "warning")
+        assert said.error["error"].startswith("the peer of 'near' is not shown: it is index ")
+        assert vethctl("stats", "near", "lo", "--json").err == ""

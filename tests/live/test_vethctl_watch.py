@@ -271,3 +271,27 @@ def test_lost_events_are_told_where_they_matter_and_never_counted(
     monkeypatch.setattr("vethlib.cli.commands.host.watch.Monitor", lambda *_, **__: Scripted(*events))
     done = vethctl("watch", *argv, "--timeout", "3", "--json")
     assert (done.code, [json.loads(line)["what"] for line in done.out.splitlines()]) == (code, printed)
+
+
+def test_a_link_that_loses_the_name_is_printed_to_those_who_watch_it(watching: Callable[..., Watching]) -> None:
+    ip("link", "add", "name", "a", "type", "veth", "peer", "name", "b")
+    by_name, elsewhere = watching("a", "--json"), watching("a@blue", "lo@", "--json")
+    by_name.until('"name": "a"')
+    elsewhere.until('"name": "lo"')
+    ip("link", "set", "dev", "a", "name", "c")
+    (line,) = by_name.until('"changes": {"name": ["a", "c"]}')
+    assert json.loads(line)["name"] == "c"
+    ip("link", "set", "dev", "c", "mtu", "1400")
+    ip("link", "set", "dev", "c", "name", "a")
+    (line,) = by_name.until('["c", "a"]')
+    ip("link", "set", "dev", "lo", "up")
+    assert len(elsewhere.until('"lo"')) == 1
+
+
+def test_it_is_said_that_no_agent_publishes_the_states_that_are_asked_for(vethctl: Vethctl) -> None:
+    for argv in (["--only", "state,link"], ["--label", "absent"]):
+        label = argv[1] if "--label" in argv else "vpp1"
+        said = vethctl("watch", *argv, "--timeout", "0.1", "--json")
+        assert (said.code, said.error["error"]) == (0, f"no agent with the label {label} runs")
+    assert vethctl("watch", "--only", "link", "--timeout", "0.1").err == ""
+    assert vethctl("watch", "--timeout", "0.1").err == ""

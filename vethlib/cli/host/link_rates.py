@@ -42,7 +42,7 @@ class LinkRates:
         samples_by_link: dict[object, tuple[str, str, Link | None, Sample]] = {}
         for (name, ref), sample in zip(named, self._session.stats_many(named, missing_ok=missing_ok), strict=True):
             if sample is not None:
-                samples_by_link[sample.identity] = ref, name, None, sample
+                samples_by_link.setdefault(sample.identity, (ref, name, None, sample))
         self.failed, self.has_sampled = {}, True
         for ref, samples in self._session.stats_in(whole).items():
             if isinstance(samples, VethError):

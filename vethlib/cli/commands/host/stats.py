@@ -77,7 +77,7 @@ def _sampler(
     named = [(name, ref) for name, ref in targets if name]
     whole = [ref for name, ref in targets if not name]
     if args.peer:
-        return lambda missing_ok: _both_ends(session, rates, named, whole, missing_ok=missing_ok)
+        return lambda missing_ok: _both_ends(session, rates, named, whole, output, missing_ok=missing_ok)
     return lambda missing_ok: rates.sample(named, whole, missing_ok=missing_ok)
 
 
@@ -104,7 +104,13 @@ def _warn(failed: Mapping[str, VethError], output: Output) -> None:
 
 
 def _both_ends(
-    session: Session, rates: LinkRates, named: Sequence[LinkName], whole: Sequence[str], *, missing_ok: bool
+    session: Session,
+    rates: LinkRates,
+    named: Sequence[LinkName],
+    whole: Sequence[str],
+    output: Output,
+    *,
+    missing_ok: bool,
 ) -> list[MeasuredLink]:
     """Sample links with both ends of each pair next to each other.
 
@@ -112,8 +118,10 @@ def _both_ends(
     was only found vanishes before its counters are read.
     """
     view = View(session, [ref for _, ref in named] + [*whole], missing_ok=missing_ok)
+    first = not rates.has_sampled
     wanted: dict[LinkName, None] = {}
     required: set[LinkName] = set()
+    asked: list[SurveyedLink] = []
     for name, ref in named:
         try:
             surveyed = view.find(name, ref, "stats")
@@ -122,10 +130,14 @@ def _both_ends(
                 raise
             continue
         required.add((surveyed.link.name, surveyed.ref))
-        wanted |= dict.fromkeys(_ends(view, surveyed))
+        asked.append(surveyed)
     for ref in whole:
-        for surveyed in view.within(ref):
-            wanted |= dict.fromkeys(_ends(view, surveyed))
+        asked += view.within(ref)
+    for surveyed in asked:
+        wanted |= dict.fromkeys(_ends(view, surveyed))
+        if first and surveyed.peer is None and surveyed.link.peer_index is not None:
+            unseen = f"index {surveyed.link.peer_index} in a namespace that has no name or cannot be read"
+            output.warning(f"the peer of {describe(surveyed.link.name, surveyed.ref)} is not shown: it is {unseen}")
     links = rates.sample(list(wanted))
     if not missing_ok and (lost := required - {(link.name, link.ref) for link in links}):
         name, ref = min(lost)

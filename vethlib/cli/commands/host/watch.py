@@ -14,6 +14,8 @@ from typing import Any, Final
 
 from vethlib import ns
 from vethlib.agent.config.mark import check_label
+from vethlib.agent.process.claim import NoUnixSockets
+from vethlib.agent.stores.opening import open_statuses
 from vethlib.cli.render.linktext import address_text, change, operstate_word, painted_state, ref_text
 from vethlib.cli.render.states import state_text
 from vethlib.cli.term.exits import DONE, PENDING
@@ -43,6 +45,8 @@ def watch(args: Namespace, output: Output) -> int:
         Session() as session,
         Monitor(session, chosen.refs, label=args.label, status_dir=args.status_dir) as monitor,
     ):
+        if "label" in args.given or "state" in chosen.only:
+            _warn_without_agent(args, output)
         batches = _batches(monitor, deadline, stopped)
         if args.initial:
             for event in chosen.of(monitor, monitor.snapshot()):
@@ -59,6 +63,16 @@ def watch(args: Namespace, output: Output) -> int:
             output.flush_to_reader()
     # With --count, fewer events than expected have arrived.
     return DONE if left is None or stopped() else PENDING
+
+
+def _warn_without_agent(args: Namespace, output: Output) -> None:
+    """Warn if states are expected of an agent that does not run: those on this host are of the last one, or missing."""
+    try:
+        published = open_statuses("", label=args.label, status_dir=args.status_dir).read()
+    except NoUnixSockets:
+        return  # it is unknown whether one runs
+    if published.agent is None and not published.is_elsewhere:
+        output.warning(f"no agent with the label {args.label} runs")
 
 
 def _batches(monitor: Monitor, deadline: float | None, stopped: Any) -> Iterator[list[HostEvent]]:
@@ -90,12 +104,12 @@ class _Pattern:
 
 
 class _Filter:
-    """Decides whether to print an event. `refs` are unnamed namespaces that must be watched."""
+    """Decides whether to print an event. `refs` are unnamed namespaces that must be watched, `only` kinds of events."""
 
     def __init__(self, targets: Iterable[str], only: Iterable[str], kind: str | None) -> None:
         self.refs: list[str] = []
         self._patterns = [self._pattern(text) for text in targets]
-        self._only = frozenset(only)
+        self.only = frozenset(only)
         self._kind = kind
 
     def _pattern(self, text: str) -> _Pattern:
@@ -116,23 +130,25 @@ class _Filter:
         return (event for event in events if self._fits(monitor, event))
 
     def _is_of_kind(self, event: HostEvent) -> bool:
-        if self._only and event.what not in self._only:
+        if self.only and event.what not in self.only:
             return False
         return self._kind is None or (event.link is not None and event.link.kind == self._kind)
 
     def _fits(self, monitor: Monitor, event: HostEvent) -> bool:
-        name: str | None = event.name
+        names: list[str | None] = [event.name]
         if event.what == "resync":
-            name = None  # any event of the namespace may have been lost, or without a namespace any event
+            names = [None]  # any event of the namespace may have been lost, or without a namespace any event
             if not event.netns:
                 return True
         elif not self._is_of_kind(event):
             return False
-        if not self._patterns or any(pattern.fits(name, event.netns) for pattern in self._patterns):
+        elif event.what == "link" and "name" in event.changes:
+            names.append(event.changes["name"][0])  # who watches a link by its name also wants to know that it is gone
+        if not self._patterns or any(pattern.fits(name, event.netns) for pattern in self._patterns for name in names):
             return True
         # A namespace may have several references, of which an event has one.
         refs = [] if all(pattern.netns is None for pattern in self._patterns) else monitor.references(event.netns)
-        return any(pattern.fits(name, ref) for pattern in self._patterns for ref in refs)
+        return any(pattern.fits(name, ref) for pattern in self._patterns for ref in refs for name in names)
 
 
 # --- printing
