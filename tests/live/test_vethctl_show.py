@@ -51,7 +51,7 @@ def test_json_has_one_schema_for_every_link(vethctl: Vethctl, pair: None) -> Non
     a, b = vethctl("show", "--json").json
     assert list(a) == [
         *("netns", "name", "index", "kind", "mac", "mtu", "up", "operstate", "carrier", "addresses", "address_info"),
-        *("alias", "peer", "ipv6", "master"),
+        *("alias", "peer", "ipv6", "master", "altnames"),
     ]
     witness = seen("a")
     assert (a["netns"], a["name"], a["index"], a["mac"]) == ("", "a", witness["ifindex"], witness["address"])

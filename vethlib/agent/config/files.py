@@ -41,7 +41,9 @@ class SourceError(VethError, OSError):
 
 
 class UnreadablePath(SourceError):
-    """A path cannot be read, which differs from a path with no content."""
+    """A path cannot be read, which differs from a path with no content. ``field`` is the argument that has it."""
+
+    field = "PATH"
 
     def __init__(self, path: str, reason: str, errno: int | None = None) -> None:
         super().__init__(f"cannot read {path}: {reason}", path=path, reason=reason, errno=errno)

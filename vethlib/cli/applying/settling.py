@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -74,7 +75,7 @@ def apply_until_settled(
                     execution,
                     after_detection(session, desired.interfaces, planned.plan, execution, deadline, progress),
                 )
-            text = f"waiting up to {left:.0f} s: {waiting}"
+            text = f"waiting up to {max(1, math.ceil(left))} s: {waiting}"
             if not is_waiting and not progress.is_shown:
                 output.remark(text)
             is_waiting = True

@@ -59,7 +59,7 @@ def doctor(_args: Namespace, output: Output) -> int:
                     "ok": finding.ok,
                     "needed": finding.needed,
                     "detail": finding.detail,
-                    "cure": finding.cure,
+                    "cure": "" if finding.ok else finding.cure,
                     "code": finding.problem,
                 }
                 for finding in findings

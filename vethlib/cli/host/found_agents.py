@@ -6,6 +6,7 @@ import os
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from vethlib.errors import VethError
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from vethlib.agent.process.claim import Holder
     from vethlib.agent.stores.agentreport import AgentReport
 
-__all__ = ["agents_here", "holders", "own_label", "status_dir_of"]
+__all__ = ["agents_here", "holders", "how_to_start", "own_label", "status_dir_of"]
 
 _STATUS = Path("/run/vethlib")
 
@@ -47,6 +48,16 @@ def holders() -> Iterator[tuple[str, Holder]]:
 def own_label() -> str:
     """Return the label that an agent started here would have."""
     return os.environ.get("VETHLIB_LABEL") or os.environ.get("MICROSERVICE_LABEL") or "vpp1"
+
+
+def how_to_start(args: Namespace) -> str:
+    """Return what to do if no agent with the label runs: other labels that agents here have, or how to start one."""
+    from vethlib.agent.stores.opening import shown
+
+    if others := [label for label, _, _ in agents_here()]:
+        return f"agents running here: --label {' and '.join(others)}"
+    store = quote(shown(args.store)) if args.store else "dir:PATH"
+    return f"start one: vethctl agent --store {store} --label {args.label}"
 
 
 def status_dir_of(args: Namespace) -> str:

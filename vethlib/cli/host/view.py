@@ -141,6 +141,7 @@ class View:
             "peer": peer_dict,
             "ipv6": link.ipv6,
             "master": self.master(surveyed),
+            "altnames": list(link.altnames),
         }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from vethlib.links import Address, Link, Stats
 from vethlib.rates import Rates, Sample
@@ -13,7 +13,9 @@ if TYPE_CHECKING:  # it imports protobuf, which most commands do not need
     from vethlib.agent.stores.published import Entry
     from vethlib.errors import InvalidValue
 
-__all__ = ["COUNTERS", "Description", "EndState", "MeasuredLink", "fields_as_dict"]
+__all__ = ["COUNTERS", "Description", "EndState", "MeasuredLink", "fields_as_dict", "problem_as_dict"]
+
+_LONGEST: Final = 300  # characters of an invalid value
 
 COUNTERS = ("rx_bytes", "rx_packets", "rx_dropped", "rx_errors", "tx_bytes", "tx_packets", "tx_dropped", "tx_errors")
 """The counters that are shown of an end, by their names in :class:`vethlib.Stats`."""
@@ -78,6 +80,11 @@ class EndState:
         }
 
 
+def problem_as_dict(problem: InvalidValue) -> dict[str, str]:
+    """Return a problem of a configuration for JSON."""
+    return {"field": problem.field, "value": str(problem.value)[:_LONGEST], "hint": problem.hint}
+
+
 def fields_as_dict(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return fields of an end for JSON, without settings, of which there are many."""
     listed = {name: list(map(str, value)) if isinstance(value, tuple) else value for name, value in fields.items()}
@@ -115,7 +122,7 @@ class Description:
             "status": self.status,
             "configuration": self.configuration,
             "source": self.source,
-            "problems": [{"field": problem.field, "hint": problem.hint} for problem in self.problems],
+            "problems": [problem_as_dict(problem) for problem in self.problems],
             "links": [end.as_dict() for end in self.ends],
             "changes": self.changes,
             "notes": self.notes,

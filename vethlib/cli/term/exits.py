@@ -54,11 +54,16 @@ def report(output: Output, error: VethError, *, hint: str | None = None) -> int:
         output.error(message, code="invalid-value", field=error.field, hint=error.hint)
         return INVALID
     name = type(error).__name__
-    output.error(
-        message, code=_kebab(name), hint=_hint(error, name) if hint is None else hint, cause=_cause(error, name)
-    )
     # By name: importing the class would import protobuf, which takes longer than most commands.
-    return INVALID if name == "UnreadablePath" else REFUSED
+    is_path = name == "UnreadablePath"
+    output.error(
+        message,
+        code=_kebab(name),
+        field=getattr(error, "field", "") if is_path else "",
+        hint=_hint(error, name) if hint is None else hint,
+        cause=_cause(error, name),
+    )
+    return INVALID if is_path else REFUSED
 
 
 def _cause(error: VethError, name: str) -> tuple[str, str] | None:
@@ -73,6 +78,9 @@ def _cause(error: VethError, name: str) -> tuple[str, str] | None:
 def _hint(error: VethError, name: str) -> str:
     """Return what to do about an error, unless its message already contains that."""
     if name == "UnreadablePath":
+        scheme, colon, directory = str(getattr(error, "path", "")).partition(":")
+        if colon and scheme == "dir":
+            return f"of a store, give the directory alone: {directory or 'PATH'}"
         return "must be a JSON file, a directory of *.json files, or - for stdin"
     if isinstance(error, NetnsNotFound):
         kind, colon, value = error.netns.partition(":")
@@ -80,6 +88,8 @@ def _hint(error: VethError, name: str) -> str:
             return ""  # for a process, a file or a container, the message is enough
         if error.taken:
             return f"remove it first: vethctl netns del {value or kind}"
+        if (name := value or kind).startswith("@"):
+            return f"to see the namespaces: vethctl netns list; give the name without the '@': {name[1:] or 'NAME'}"
         if _PEER_OF_IP.fullmatch(value or kind) or is_link(value or kind):
             return "to see the namespaces: vethctl netns list; of NAME@PEER, as ip prints it, give NAME alone"
         return f"to see the namespaces: vethctl netns list; to create it: vethctl netns add {value or kind or 'NAME'}"

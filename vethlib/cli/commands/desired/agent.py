@@ -163,6 +163,9 @@ def _microservices(args: Namespace) -> closing[DockerResolver] | closing[MemoryR
 
 def _hooks(args: Namespace) -> Hooks:
     """Return the hooks: --hook."""
+    for dest, flag in (("hook_states", "--hook-states"), ("hook_timeout", "--hook-timeout")):
+        if not args.hook and dest in args.given:
+            raise UsageError(f"{flag} needs --hook", field=flag, hint="give --hook HOOK")
     states = None if args.hook_states is None else [state.strip() for state in args.hook_states.split(",")]
     status_dir = absolute(args.status_dir) if args.status_dir else ""
     return Hooks(args.hook, label=args.label, states=states, timeout=args.hook_timeout, status_dir=status_dir)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
+from vethlib.agent.config.mark import check_label
 from vethlib.agent.run.trial import settle
 from vethlib.cli.term.exits import DONE, REFUSED
 from vethlib.cli.term.output import Output
@@ -14,6 +15,7 @@ __all__ = ["confirm"]
 
 def confirm(args: Namespace, output: Output) -> int:
     """Make the trial in progress keep or undo its changes, and wait until it has."""
+    check_label(args.label, "--label")
     word, expected = ("undo", "undone") if args.undo else ("keep", "kept")
     outcome = settle(args.label, word, timeout=args.timeout)
     if output.as_json:

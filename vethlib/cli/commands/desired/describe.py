@@ -16,15 +16,16 @@ from vethlib.agent.process.answering import ask
 from vethlib.agent.stores.keys import place_of
 from vethlib.agent.stores.opening import is_etcd, open_editor, open_statuses, shown
 from vethlib.agent.stores.protocol import StoreError
-from vethlib.agent.stores.published import Entry, Published
+from vethlib.agent.stores.published import Entry, Published, Statuses
 from vethlib.cli.applying.limits import limits_of
 from vethlib.cli.arguments.hints import near
-from vethlib.cli.arguments.parser import STORES
+from vethlib.cli.arguments.parser import STORES, UsageError
 from vethlib.cli.host.ends import observe_ends
-from vethlib.cli.host.found_agents import status_dir_of
+from vethlib.cli.host.found_agents import how_to_start, status_dir_of
 from vethlib.cli.render.description import description_lines
 from vethlib.cli.render.states import code_of, unwritten
 from vethlib.cli.render.values import Description
+from vethlib.cli.term.again import same_place
 from vethlib.cli.term.exits import INVALID, PENDING, REFUSED
 from vethlib.cli.term.output import Output
 from vethlib.cli.term.text import natural
@@ -44,7 +45,9 @@ def describe(args: Namespace, output: Output) -> int:
         )
     description = Description(place_of(args.name, args.label, "NAME"), args.label)
     args.status_dir = status_dir_of(args)
-    published = _statuses(description, args)
+    if "limit" in args.given and not args.store:
+        raise UsageError("--limit needs --store", field="--limit", hint=f"give --store {STORES}, or leave out --limit")
+    statuses, published = _statuses(description, args)
     known = {*published.entries, *published.untold}
     if published.agent is not None:
         description.agent = published.agent.pid
@@ -61,7 +64,7 @@ def describe(args: Namespace, output: Output) -> int:
         and not description.problems
         and not description.changes
     ):
-        return _no_such(description, known, published.entries.values(), output)
+        return _no_such(description, known, published.entries.values(), args, output)
     description.peer_status = published.entries.get(_peer(description))
     description.ends = observe_ends(
         [entry for entry in (description.status, description.peer_status) if entry is not None], published
@@ -75,25 +78,26 @@ def describe(args: Namespace, output: Output) -> int:
     for note in description.notes:
         output.warning(note)
     if description.agent is None:
-        hint = f"start one: vethctl agent --store dir:PATH --label {args.label}"
         message = (
-            f"no agent with the label {args.label} runs on this host; "
+            f"no agent with the label {args.label} {statuses.life}; "
             "only the stored configuration, if any, and the status left by the last one are shown"
         )
-        output.error(message, code="not-running", field="--label", hint=hint)
+        output.error(message, code="not-running", field="--label", hint=how_to_start(args))
         return REFUSED
     return PENDING if published.is_of_earlier_run else code_of([description.status or {"state": "PENDING"}])
 
 
-def _statuses(description: Description, args: Namespace) -> Published:
+def _statuses(description: Description, args: Namespace) -> tuple[Statuses, Published]:
     """Read the published statuses; those on this host if an etcd does not answer."""
+    statuses = open_statuses(args.store or "", label=args.label, status_dir=args.status_dir)
     try:
-        return open_statuses(args.store or "", label=args.label, status_dir=args.status_dir).read()
+        return statuses, statuses.read()
     except StoreError as error:
         if not is_etcd(args.store or "") or args.status_dir:
             raise
         description.notes.append(f"the store cannot be reached: {error}; the statuses on this host are shown instead")
-        return open_statuses("", label=args.label).read()
+        statuses = open_statuses("", label=args.label)
+        return statuses, statuses.read()
 
 
 def _add_from_agent(description: Description, *, is_stale: bool) -> None:
@@ -154,7 +158,9 @@ def _peer(description: Description) -> str:
     return str(veth.get("peer_if_name", ""))
 
 
-def _no_such(description: Description, known: set[str], entries: Iterable[Entry], output: Output) -> int:
+def _no_such(
+    description: Description, known: set[str], entries: Iterable[Entry], args: Namespace, output: Output
+) -> int:
     """Report that there is no such interface, with similar names, also of links."""
     of_links = [entry["name"] for entry in entries if entry["host_name"] == description.name]
     meant = list(dict.fromkeys([*of_links, *near(description.name, sorted(known, key=natural), most=_NEAR)]))[:_NEAR]
@@ -163,6 +169,8 @@ def _no_such(description: Description, known: set[str], entries: Iterable[Entry]
         message += f"; did you mean {' or '.join(meant)}?"
     for note in description.notes:
         output.warning(note)
-    hint = "to see all interfaces: vethctl status" + ("" if known else ", or give --store or another --label")
+    hint = f"to see all interfaces: {same_place(args, 'status')}"
+    if not known:
+        hint += ", or give another --label" if args.store else ", or give --store or another --label"
     output.error(message, code="no-such-interface", field="NAME", hint=hint)
     return INVALID

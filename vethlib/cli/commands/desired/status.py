@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from shlex import quote
 from shutil import get_terminal_size
 
 from vethlib.agent.config.mark import check_label
@@ -17,12 +16,12 @@ from vethlib.agent.process.instance import agent_of
 from vethlib.agent.reasons import not_read
 from vethlib.agent.stores.agentreport import AgentReport, read_report
 from vethlib.agent.stores.keys import place_of
-from vethlib.agent.stores.opening import is_etcd, open_statuses, place, shown
+from vethlib.agent.stores.opening import is_etcd, open_statuses, place
 from vethlib.agent.stores.protocol import StoreError
 from vethlib.agent.stores.published import Alive, Entry, Published, Statuses
 from vethlib.cli.arguments.hints import no_such
 from vethlib.cli.arguments.parser import STORES
-from vethlib.cli.host.found_agents import agents_here, status_dir_of
+from vethlib.cli.host.found_agents import how_to_start, status_dir_of
 from vethlib.cli.render.linktext import ref_text
 from vethlib.cli.render.states import (
     SEVERITY,
@@ -35,6 +34,7 @@ from vethlib.cli.render.states import (
     two_agents,
     unwritten,
 )
+from vethlib.cli.term.again import same_place
 from vethlib.cli.term.exits import DONE, INVALID, PENDING, REFUSED
 from vethlib.cli.term.output import Output
 from vethlib.cli.term.text import counted, fit, natural, paint, printable, width
@@ -197,14 +197,15 @@ def _code(
             _report_outage(output, agent.report)
         return REFUSED
     known = {*published.entries, *published.untold}
+    hint = f"to see all interfaces: {same_place(args, 'status')}"
     missing = {name for name in names if not any(fits(one, {name}) for one in known)}
     for name in sorted(missing):
         if is_pattern(name):
             what = f"label {args.label}: no interface matches {name!r}"
-            output.error(what, code="no-such-interface", field="NAME", hint="to see all interfaces: vethctl status")
+            output.error(what, code="no-such-interface", field="NAME", hint=hint)
             continue
         message = f"label {args.label}: {no_such('interface', name, known)}"
-        output.error(message, code="no-such-interface", field="NAME", hint="to see all interfaces: vethctl status")
+        output.error(message, code="no-such-interface", field="NAME", hint=hint)
     if agent is None:
         _report_not_running(output, published, statuses, args)
         return REFUSED
@@ -280,11 +281,7 @@ def _report_not_running(output: Output, published: Published, statuses: Statuses
         report = read_report(statuses.place)
         if report is not None and not report.is_of(args.label):
             hint = f"the statuses in {statuses.place} are those of --label {report.label}"
-    if not hint and (others := [label for label, _, _ in agents_here()]):
-        hint = f"agents running here: --label {' and '.join(others)}"
-    if not hint:
-        store = quote(shown(args.store)) if args.store else "dir:PATH"
-        hint = f"start one: vethctl agent --store {store} --label {args.label}"
+    hint = hint or how_to_start(args)
     message = f"no agent with the label {args.label} {statuses.life}{text}"
     output.error(message, code="not-running", field="--label", hint=hint)
 

@@ -8,12 +8,13 @@ import os
 import sys
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from shlex import quote
 from typing import Any, NamedTuple
 
 from vethlib._trusted import who_else_writes
-from vethlib.agent.config.files import contents
+from vethlib.agent.config.files import UnreadablePath, contents
 from vethlib.agent.config.jsontext import Stray, Undecodable, decode
 from vethlib.agent.config.mark import check_label
 from vethlib.agent.config.model import Interface
@@ -49,7 +50,7 @@ def put(args: Namespace, output: Output) -> int:
     """Store the interfaces of a file; return the exit code."""
     name = None if args.key is None else _given(args.key, args, "KEY", name_of)
     _check_not_down(args)
-    with Progress() as progress:
+    with Progress() as progress, _named_file():
         editor = _editor(args, progress)
         if args.no_validate:
             texts = _texts(args.file, output, limits_of(args))
@@ -71,6 +72,16 @@ def put(args: Namespace, output: Output) -> int:
     if others := _who_else_writes(args.store):
         output.warning(f"{others} can write to {shown(args.store)}, and so control what its agents do")
     return DONE
+
+
+@contextmanager
+def _named_file() -> Iterator[None]:
+    """Name the argument FILE in the error for a file that cannot be read."""
+    try:
+        yield
+    except UnreadablePath as error:
+        error.field = "FILE"
+        raise
 
 
 def _check_not_down(args: Namespace) -> None:
@@ -214,7 +225,8 @@ def dump(args: Namespace, output: Output) -> int:
         output.json(values)
     for problem in problems:
         text = f"{problem.source}: {problem.why}"
-        output.error(text if is_table else f"{problem.effect}: {text}", code="invalid-value")
+        message = text if is_table else f"{problem.effect}: {text}"
+        output.error(message, code="invalid-value", field=problem.field)
     return INVALID if problems else DONE
 
 
@@ -224,6 +236,7 @@ class _Problem(NamedTuple):
     effect: str
     source: str
     why: str
+    field: str
 
 
 def _dumped(stored: Sequence[Stored], parsed: Mapping[str, Parsed]) -> tuple[list[Any], list[_Problem]]:
@@ -237,13 +250,13 @@ def _dumped(stored: Sequence[Stored], parsed: Mapping[str, Parsed]) -> tuple[lis
             if count[entry.name] > 1 and (known is None or known.interface is None or known.source != entry.source):
                 raise InvalidValue("name", entry.name, "is also configured elsewhere: keep one")
         except InvalidValue as error:
-            problems.append(_Problem("not in the dump", entry.source, str(error)))
+            problems.append(_Problem("not in the dump", entry.source, str(error), error.field))
             continue
         values.append(value)
         if known is not None and known.interface is None:
             why = "; ".join(map(str, known.problems))
             effect = "in the dump, but only put --no-validate would store it"
-            problems.append(_Problem(effect, entry.source, why))
+            problems.append(_Problem(effect, entry.source, why, next((each.field for each in known.problems), "")))
     return values, problems
 
 
@@ -363,7 +376,8 @@ def _problem(stored: Stored) -> str:
 
 def _report_missing(missing: Iterable[str], known: Iterable[str], args: Namespace, output: Output) -> None:
     store = shown(args.store)
-    hint = f"to see all interfaces: vethctl list --store {quote(store)}"
+    label = f" --label {args.label}" if "label" in args.given else ""
+    hint = f"to see all interfaces: vethctl list --store {quote(store)}{label}"
     for name in missing:
         message = f"{store}: {no_such('interface', name, known)}"
         output.error(message, code="not-stored", field="NAME", hint=hint)

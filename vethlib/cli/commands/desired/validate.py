@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 from vethlib.agent.config.northbound import Parsed
 from vethlib.agent.planning.plausibility import ConfigWarning, warnings_of
@@ -13,13 +12,12 @@ from vethlib.agent.state import Verdict
 from vethlib.cli.applying.config_warnings import by_interface, report_warnings
 from vethlib.cli.applying.configuration import doubts, load_files
 from vethlib.cli.applying.limits import limits_of
+from vethlib.cli.render.values import problem_as_dict
 from vethlib.cli.term.exits import DONE, INVALID
 from vethlib.cli.term.output import Output
 from vethlib.cli.term.text import counted, paint
 
 __all__ = ["validate"]
-
-_LONGEST: Final = 300  # characters of an invalid value that are shown
 
 
 def validate(args: Namespace, output: Output) -> int:
@@ -51,7 +49,7 @@ def _as_dict(parsed: Parsed, doubts: Mapping[str, Verdict], warnings: Sequence[C
         "name": parsed.name,
         "source": parsed.source,
         "valid": parsed.interface is not None,
-        "problems": [{"field": p.field, "value": str(p.value)[:_LONGEST], "hint": p.hint} for p in parsed.problems],
+        "problems": [problem_as_dict(problem) for problem in parsed.problems],
         "warnings": texts,
     }
     reasons = doubts[parsed.name].reasons if parsed.name in doubts else ()

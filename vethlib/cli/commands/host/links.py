@@ -63,7 +63,13 @@ def _end(args: Namespace, letter: str) -> End:
             offload=_on(getattr(args, f"{letter}_offload")),
         )
     except InvalidValue as error:
-        raise InvalidValue(flags.get(error.field, "--queues"), error.value, error.hint) from None
+        value = _given(error, args, f"{letter}_{error.field}")
+        raise InvalidValue(flags.get(error.field, "--queues"), value, error.hint) from None
+
+
+def _given(error: InvalidValue, args: Namespace, dest: str) -> object:
+    """Return the value of a flag as it was given: "off" if the error is about False."""
+    return getattr(args, dest, error.value) if isinstance(error.value, bool) else error.value
 
 
 def _on(flag: str | None) -> bool | None:
@@ -84,14 +90,14 @@ def set_link(args: Namespace, output: Output) -> int:
     fields |= {"new_name": args.name, "sysctls": args.sysctl, "routes": args.route}
     fields |= {"neighbours": args.neighbour, "offload": _on(args.offload), "master": args.master}
     given: dict[str, Any] = {field: value for field, value in fields.items() if value is not None}
-    if not given:
+    if not given and args.wait is None:
         raise InvalidValue("LINK", args.link, "no change is given: give at least one flag, such as --mtu 1400")
     with Session() as session:
         try:
             link = session.set(name, ref, wait=args.wait, **given)
         except InvalidValue as error:
             flag = _OTHER_FLAGS.get(error.field, f"--{error.field.replace('_', '-')}")
-            raise InvalidValue(flag, error.value, error.hint) from None
+            raise InvalidValue(flag, _given(error, args, error.field), error.hint) from None
         return _changed(session, link, ref, "set", output)
 
 

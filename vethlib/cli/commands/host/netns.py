@@ -16,7 +16,7 @@ from vethlib.cli.arguments.references import parse_netns
 from vethlib.cli.term.exits import DONE, report
 from vethlib.cli.term.output import Output
 from vethlib.cli.term.text import natural, paint
-from vethlib.errors import NetnsNotFound, VethError, errno_text
+from vethlib.errors import InvalidValue, NetnsNotFound, VethError, errno_text
 from vethlib.ns import Netns
 from vethlib.ns.programs.running import become
 
@@ -93,13 +93,17 @@ def _add(name: str, *, up: bool) -> None:
 
 
 def _each(names: Iterable[str], act: Callable[[str], object]) -> tuple[list[str], list[VethError]]:
-    """Act on every name; return those that succeed, and the errors of the others."""
+    """Act on every name; return those that succeed, as `netns list` spells them, and the errors of the others."""
     done: list[str] = []
     errors: list[VethError] = []
     for name in names:
         try:
+            if "/" in name:
+                raise InvalidValue("NAME", name, "must be the name of a file in /run/netns, without '/'")
             act(name)
-            done.append(name)
+            done.append(name.removeprefix("netns:"))
+        except InvalidValue as error:
+            errors.append(InvalidValue("NAME", error.value, error.hint))
         except VethError as error:
             errors.append(error)
     return done, errors

@@ -152,6 +152,8 @@ def _show_full(output: Output, view: View, links: Sequence[SurveyedLink]) -> Non
             f"  {link.index}: {paint(link.name, 'link')}{peer}{kind}  {painted_state(link)}  "
             f"mtu {link.mtu}  {link.mac}{master}"
         )
+        if link.altnames:
+            output.line(f"       altname {' '.join(paint(name, 'link') for name in link.altnames)}")
         for address in surveyed.addresses:
             output.line(f"       {address_text(address, link.name)}")
         if link.alias:

@@ -22,7 +22,7 @@ from vethlib._nl.link import set_link, set_up
 from vethlib._nl.wire import encoded
 from vethlib.addresses import PLAIN, as_address
 from vethlib.endfields.checks import MasterName
-from vethlib.endfields.table import FIELDS, MASTER
+from vethlib.endfields.table import ALTNAMES, FIELDS, MASTER
 from vethlib.errors import VethError
 from vethlib.links import IPInterface, describe
 from vethlib.session.core.ipv6 import enable_ipv6, is_disabled, switch_ipv6
@@ -149,7 +149,7 @@ def configure(refused: list[LateStep], namespaces: Namespaces, place: OpenNetns,
         elif not isinstance(step, str | _Sent) and is_disabled(outcome, step):
             without_ipv6.append((job, side, step))
         else:
-            job.refused(outcome, says=step_text(outcome, side, step), side=side)
+            job.refused(outcome, says=step_text(outcome, side, step), side=side, is_taken=_is_taken(outcome, step))
     if without_ipv6:
         _add_with_ipv6_enabled(namespaces, place, without_ipv6)
         enabled = {side for _, side, _ in without_ipv6}
@@ -229,5 +229,14 @@ def step_text(outcome: Outcome, side: Side, step: str | _Sent | IPInterface) -> 
     """Describe that the kernel refused a step after it had created a link."""
     name = describe(side.name, side.end.netns)
     what = str(step) if isinstance(step, str | _Sent) else f"add {step}"
-    exists = FIELDS[step.field].exists if isinstance(step, _Sent) and outcome.errno == errno.EEXIST else ""
+    exists = ""
+    if _is_taken(outcome, step):
+        exists = "a link of that name already exists there"
+    elif isinstance(step, _Sent) and outcome.errno == errno.EEXIST:
+        exists = FIELDS[step.field].exists
     return f"{name} was created, but the kernel refused to {what}: {exists or os.strerror(outcome.errno)}"
+
+
+def _is_taken(outcome: Outcome, step: str | _Sent | IPInterface) -> bool:
+    """Return whether another link in the namespace has the alternative name that a step sets."""
+    return isinstance(step, _Sent) and step.field == ALTNAMES and outcome.errno == errno.EEXIST

@@ -188,11 +188,20 @@ class Job:
         """The names that must be free for it."""
         return [(side.place, side.name) for side in (self.a, self.b)]
 
-    def refused(self, outcome: Outcome, *, says: str = "", side: Side | None = None, dying: bool = False) -> None:
-        """Note that a step failed; only the first error is kept."""
+    def refused(
+        self,
+        outcome: Outcome,
+        *,
+        says: str = "",
+        side: Side | None = None,
+        dying: bool = False,
+        is_taken: bool = False,
+    ) -> None:
+        """Note that a step failed; only the first error is kept. `is_taken`: another link has the name that it sets."""
         if self.error is None:
             netns = (side or self.outer).place.ref
-            cls = NetlinkError if outcome.errno in (errno.EEXIST, errno.EACCES) and side is not None else None
+            is_other = outcome.errno in (errno.EEXIST, errno.EACCES) and side is not None and not is_taken
+            cls = NetlinkError if is_other else None
             self.error = refusal(outcome, f"create veth {self.veth}", netns, says=says, cls=cls)
             self.error.item = self.veth
             if isinstance(self.error, LinkExists):
