@@ -3,7 +3,7 @@
 1. Every call of :meth:`DirectoryStore.read` opens the directory by its path, so a directory that has replaced it, or is
    missing, is noticed even without an event. Another thread opens it, because its file system may never answer.
 2. Files are read only when an event names them, or :mod:`.tracking` finds that they changed without one. :mod:`.agenda`
-   says when.
+   decides when.
 3. A path that leads to no directory is looked at every second: there are no events for permissions along the path, or
    for a disk that fails or recovers.
 4. After lost events the whole directory is read, but for at most a tenth of the time, so that a user who creates files

@@ -69,7 +69,7 @@ class TrackedFiles:
         self._remounted.requested = True
 
     def note_mounts(self, names: Iterable[str], directory: int) -> None:
-        """Note what is mounted on these files, which are all that are read."""
+        """Note what is mounted on these files, the only ones that are read."""
         self._mounts = mounts_on(names, directory)
 
     def changed(self, directory: int) -> list[str]:
