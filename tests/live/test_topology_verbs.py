@@ -51,6 +51,23 @@ def test_a_node_pings_another_without_a_program(chain: Topology, version: Any) -
     assert chain["alone"].ping("127.0.0.1")
 
 
+@pytest.mark.parametrize("version", [5, "4", True, 4.0])
+@pytest.mark.parametrize("verb", [lambda a, b, v: a.ping(b, version=v), lambda a, b, v: a.address(towards=b, version=v)], ids=["ping", "address"])
+def test_no_other_version_of_ip_is_taken_for_an_address_that_is_missing(chain: Topology, verb: Any, version: Any) -> None:
+    with pytest.raises(InvalidValue) as wrong:
+        verb(chain["a"], chain["b"], version)
+    assert (wrong.value.field, wrong.value.value) == ("version", version)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_an_address_of_another_version_is_not_used_in_silence(chain: Topology, version: Any) -> None:
+    a, address = chain["a"], {4: chain["b"].ipv6, 6: chain["b"].ipv4}[version]
+    for verb in (lambda: a.ping(address, version=version), lambda: a.address(towards=address, version=version)):
+        with pytest.raises(InvalidValue) as wrong:
+            verb()
+        assert (wrong.value.field, wrong.value.value) == ("version", version)
+
+
 @pytest.mark.parametrize("left", range(6))
 def test_a_node_can_be_pinged_from_when_there_are_descriptors_again(net: Topology, left: int) -> None:
     net["r"].ping(net["a"])  # imports and opens what is opened once
@@ -429,6 +446,11 @@ def test_a_sysctl_is_the_node_s_own(net: Topology) -> None:
     assert a.sysctl("net.ipv4.ping_group_range").split()[0] == "0"
 
 
+def test_a_sysctl_that_is_a_list_can_be_emptied(net: Topology) -> None:
+    assert net["a"].sysctl("net.ipv4.ip_local_reserved_ports", "8080") == "8080"
+    assert net["a"].sysctl("net.ipv4.ip_local_reserved_ports", "") == ""
+
+
 def test_a_sysctl_that_can_only_be_written_is_written_and_returned_as_given(net: Topology) -> None:
     assert net["a"].sysctl("net.ipv4.route.flush", 1) == "1"
     with pytest.raises(NotPermitted):
@@ -448,6 +470,9 @@ def test_a_sysctl_that_can_only_be_written_is_written_and_returned_as_given(net:
         ("net.ipv4.ip_forward", "\udc80", "value"),
         ("net.ipv4.ip_forward", "1\ud800", "value"),
         ("net.ipv4.ip_forward", b"1", "value"),
+        ("net.ipv4.ip_forward", "", "value"),
+        ("net.ipv4.tcp_congestion_control", "no_such", "value"),  # the kernel says ENOENT
+        ("net.ipv6.conf.all.stable_secret", "no address", "value"),  # and here EIO
         (7, None, "name"),
     ],
 )

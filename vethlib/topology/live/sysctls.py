@@ -16,7 +16,9 @@ __all__ = ["check_sysctl", "read_sysctl", "write_sysctl"]
 
 _NET: Final = "net/"
 _PART: Final = re.compile(r"[A-Za-z0-9_.@:+-]+", re.ASCII)
-_NO_VALUE: Final = (errno.EINVAL, errno.ERANGE, errno.ENOTSUP)
+_MISSING: Final = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
+# ENOENT: a congestion control that this kernel does not have; EIO: a stable_secret that is no address.
+_NO_VALUE: Final = (errno.EINVAL, errno.ERANGE, errno.ENOTSUP, errno.ENOENT, errno.EIO)
 
 
 def check_sysctl(name: str) -> str:
@@ -42,7 +44,7 @@ def read_sysctl(path: str) -> str:
         with open(f"/proc/sys/{path}", encoding="utf-8") as file:
             return file.read().strip()
     except OSError as error:
-        raise _refused(path, None, error) from None
+        raise _refused(path, error) from None
 
 
 def write_sysctl(path: str, value: str) -> str:
@@ -56,20 +58,32 @@ def write_sysctl(path: str, value: str) -> str:
         raise InvalidValue("value", value, "must be text that UTF-8 can encode") from None
     try:
         with opened(f"/proc/sys/{path}", os.O_WRONLY | os.O_CLOEXEC) as owned:
-            posix.write(owned.fileno(), encoded)
+            # The kernel would ignore a write of no bytes (vfs_write, fs/read_write.c), so "" is an empty line.
+            _write(owned.fileno(), path, value, encoded or b"\n")
             is_readable = os.fstat(owned.fileno()).st_mode & 0o444
     except OSError as error:
-        raise _refused(path, value, error) from None
+        raise _refused(path, error) from None
     return read_sysctl(path) if is_readable else value
 
 
-def _refused(path: str, value: str | None, error: OSError) -> InvalidValue | NetlinkError:
+def _write(fd: int, path: str, value: str, encoded: bytes) -> None:
+    try:
+        posix.write(fd, encoded)
+    except OSError as error:
+        if error.errno in _NO_VALUE:
+            raise InvalidValue("value", value, f"{_dotted(path)} does not accept this") from None
+        raise
+
+
+def _dotted(path: str) -> str:
+    return path.replace("/", ".")
+
+
+def _refused(path: str, error: OSError) -> InvalidValue | NetlinkError:
     number = error.errno or 0
-    name = path.replace("/", ".")
-    if number in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
+    name = _dotted(path)
+    if number in _MISSING:
         return InvalidValue("name", name, "this kernel has no such sysctl in a network namespace")
-    if number in _NO_VALUE:
-        return InvalidValue("value", value, f"{name} does not accept this")
     cls = NotPermitted if number in (errno.EPERM, errno.EACCES, errno.EROFS) else NetlinkError
     hint = f" ({READ_ONLY})" if number == errno.EROFS else ""
     return cls(f"sysctl {name}: {errno_text(number)}{hint}", errno=number)
