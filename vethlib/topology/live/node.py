@@ -237,12 +237,12 @@ class Node(NotesEntry):
 
         ``server.address(towards=client)`` is the source address that the kernel chooses, as text. `version` is the IP
         version, by default that of the first address of the other node. Raises LookupError if there is no such address
-        or no route, and InvalidValue if `towards` is neither a node nor an address. A link-local address has the link
-        of this node, as in "fe80::1%eth0".
+        or no route, and InvalidValue if `towards` is neither a node nor an address, or an address of another version. A
+        link-local address has the link of this node, as in "fe80::1%eth0".
         """
         from .routes import socket_address
 
-        to = self._address_of(towards, version, "towards")
+        to = self._address_of_version(towards, version, "towards")
         address = socket_address(to, 9, self._index, "towards")
         family = socket.AF_INET if to.version == 4 else socket.AF_INET6
         with self.netns.socket(family, socket.SOCK_DGRAM) as asking:
@@ -271,12 +271,21 @@ class Node(NotesEntry):
         from .pinging import ping
         from .routes import socket_address
 
-        to = self._address_of(other, version, "other")
+        to = self._address_of_version(other, version, "other")
         address = socket_address(to, 0, self._index, "other")
         return ping(self.netns, to.version, address, count=count, timeout=timeout, interval=interval)
 
     def _index(self, link: str) -> int:
         return self._session.index(link, self.netns)
+
+    def _address_of_version(self, other: Node | str, version: Literal[4, 6] | None, field: str) -> IPAddress:
+        """Return an address of another node. Raises as `_address_of` does, and InvalidValue for another `version`."""
+        from .routes import check_version
+
+        address = self._address_of(other, check_version(version), field)
+        if version not in (None, address.version):
+            raise InvalidValue("version", version, f"must be {address.version}, or be left out, for {address}")
+        return address
 
     def _address_of(self, other: Node | str | IPAddress, version: Literal[4, 6] | None, field: str) -> IPAddress:
         """Return an address of another node, if possible in a network of this node.

@@ -17,6 +17,7 @@ __all__ = [
     "IPAddress",
     "IPNetwork",
     "check_address",
+    "check_version",
     "closest",
     "is_of_link",
     "parts",
@@ -42,6 +43,13 @@ def check_address(value: object, field: str) -> IPAddress:
     except ValueError:
         raise InvalidValue(field, value, "must be a node or an address, such as 10.0.0.1") from None
     return address
+
+
+def check_version(version: object) -> Literal[4, 6] | None:
+    """Return an IP version, or None for any. Raises InvalidValue."""
+    if version is not None and (type(version) is not int or version not in (4, 6)):
+        raise InvalidValue("version", version, "must be 4 or 6, or None for that of the other node's first address")
+    return version  # type: ignore[return-value]
 
 
 def is_of_link(address: IPAddress) -> TypeGuard[IPv6Address]:
