@@ -522,6 +522,35 @@ def test_a_socket_of_a_topology_that_is_up_is_told_of_when_that_ends_with_its_te
     assert "::test_leaves): " in line
 
 
+@pytest.mark.parametrize("between", ["def test_next(net): pass", "def test_not_watched(): pass"])
+def test_what_a_plugin_keeps_of_a_failed_test_is_no_leak_of_the_last_test_of_its_module(
+    project: Project, pytester: pytest.Pytester, between: str
+) -> None:
+    # pytest-rerunfailures keeps the exceptions of all tests.
+    pytester.makeconftest("""
+        KEPT = []
+
+        def pytest_runtest_makereport(call):
+            KEPT.append(call.excinfo)
+    """)
+    result = project(f"""
+        @pytest.fixture(scope="module")
+        def net(module_netns):
+            return module_netns
+
+        def test_fails(net):
+            local, kept = net.socket(), net.socket(socket.AF_INET6)
+            KEPT.append(kept)
+            assert local.fileno() < 0
+
+        {between}
+    """)
+    result.assert_outcomes(passed=1, failed=1, errors=1)
+    (line,) = leaks(result)
+    assert "AF_INET6" in line
+    assert "::test_fails)" in line
+
+
 def test_a_leak_hides_no_failure_of_the_test_and_none_of_its_teardown(project: Project) -> None:
     result = project("""
         def test_fails(netns):

@@ -277,7 +277,9 @@ class LeakWatch:
 
     def _left(self, item: pytest.Item) -> dict[Found, str]:
         """Return the leftovers, each with its origin, "" for the test itself."""
-        if self._suspended:
+        if self._test is None:  # the previous test that was watched is the last one
+            self._old_errors, self._errors = [*self._old_errors, *self._errors], []
+        if self._suspended or self._holding:
             _clear_frames(self._old_errors)
         self._old_errors = []
         facts = self._settled()
