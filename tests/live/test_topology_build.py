@@ -354,6 +354,56 @@ def test_a_wire_that_was_down_is_up_again_with_the_routes_of_both_ends() -> None
             net.down("a", "b")
 
 
+def static(node: Node, *words: str) -> set[str]:
+    """Return the routes over wires that the kernel has not added itself, as text."""
+    shown = [node.run(["ip", family, "route", "show", *words]).stdout for family in ("-4", "-6")]
+    return {line.strip() for line in "".join(shown).splitlines() if "proto kernel" not in line}
+
+
+def test_a_wire_that_is_up_again_has_the_routes_that_the_test_has_added() -> None:
+    with Topology.build("a -- r1 -- r2 -- b", routes=True) as net:
+        r1, r2 = net["r1"], net["r2"]
+        r1.route("10.77.0.0/16", via=r2)
+        r1.route("10.77.0.0/16", via=net["a"], metric=50)  # over another wire
+        r1.route("fd77::/48", via=r2, metric=7)
+        r1.route("10.78.0.0/16", link="eth1")
+        r1.run(["ip", "route", "add", "10.79.0.0/16", "via", "10.0.1.2", "mtu", "1300", "table", "100"])
+        r1.run(["ip", "route", "add", "fd79::/48", "via", "fd00:1::2", "table", "100"])
+        r1.run(["ip", "route", "add", "10.80.0.0/16", "via", "10.78.0.1", "onlink", "dev", "eth1"])
+        before = [static(r1), static(r1, "table", "100"), static(r2)]
+        for _ in range(2):
+            net.down(r1, r2)
+            net.down(r1, r2)  # has nothing to remove any more
+            assert static(r1) != before[0]
+            net.up(r1, r2)
+            assert [static(r1), static(r1, "table", "100"), static(r2)] == before
+        assert all_reach_all(net)
+
+
+def test_a_wire_that_is_up_again_has_no_route_that_the_test_has_removed_or_replaced() -> None:
+    text = "a(default via 10.0.0.2, 10.9.0.0/16 via 10.0.0.2) -- r1; a -- r2; r1 -- b; r2 -- b; router r1 r2"
+    with Topology.build(text, routes=True) as net:
+        a = net["a"]
+        a.remove_route("10.9.0.0/16")
+        a.remove_route("default", via="fd00::2", missing_ok=True)
+        before = static(a)
+        net.down("a", "r1")
+        net.up("a", "r1")
+        assert static(a) == before
+        net.down("a", "r1")
+        a.route("default", via=net["r2"])
+        net.up("a", "r1")
+        assert [route["gateway"] for route in of(a, "route", "show", "default")] == [net["r2"].address(towards=a)]
+
+
+def test_a_wire_that_is_up_again_has_no_route_of_a_daemon_which_follows_the_link_itself() -> None:
+    with Topology.build("a -- b") as net:
+        net["a"].run(["ip", "route", "add", "10.7.0.0/16", "via", "10.0.0.2", "proto", "bird"])
+        net.down("a", "b")
+        net.up("a", "b")
+        assert static(net["a"]) == set()
+
+
 @pytest.mark.parametrize("impair", ["kernel", "userspace"])
 @pytest.mark.parametrize("changed", ["a", "b"])
 def test_a_wire_of_which_a_link_is_missing_is_set_neither_down_nor_up(changed: str, impair: Any) -> None:

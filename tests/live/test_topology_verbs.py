@@ -52,11 +52,12 @@ def test_a_node_pings_another_without_a_program(chain: Topology, version: Any) -
 
 
 @pytest.mark.parametrize("version", [5, "4", True, 4.0])
-@pytest.mark.parametrize("verb", [lambda a, b, v: a.ping(b, version=v), lambda a, b, v: a.address(towards=b, version=v)], ids=["ping", "address"])
-def test_no_other_version_of_ip_is_taken_for_an_address_that_is_missing(chain: Topology, verb: Any, version: Any) -> None:
-    with pytest.raises(InvalidValue) as wrong:
-        verb(chain["a"], chain["b"], version)
-    assert (wrong.value.field, wrong.value.value) == ("version", version)
+def test_no_other_version_of_ip_is_taken_for_an_address_that_is_missing(chain: Topology, version: Any) -> None:
+    a, b = chain["a"], chain["b"]
+    for verb in (lambda: a.ping(b, version=version), lambda: a.address(towards=b, version=version)):
+        with pytest.raises(InvalidValue) as wrong:
+            verb()
+        assert (wrong.value.field, wrong.value.value) == ("version", version)
 
 
 @pytest.mark.parametrize("version", [4, 6])

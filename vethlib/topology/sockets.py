@@ -64,6 +64,11 @@ class Sockets(Closing):
             for address in outcome.bodies
         )
 
+    def is_up(self, node: str, index: int) -> bool:
+        """Return whether a link of `node` is set up; False if there is no such link."""
+        (outcome,) = self.exchange(node, [get_link(index)])
+        return bool(outcome.bodies) and bool(parse_link(outcome.bodies[0]).flags & IFF_UP)
+
     def has_carrier(self, node: str, index: int) -> bool:
         """Return whether a link of `node` and its other end are up; False if there is no such link."""
         (outcome,) = self.exchange(node, [get_link(index)])

@@ -47,6 +47,7 @@ from .route import hops_of
 __all__ = [
     "FEW_MARKS",
     "KeptRoute",
+    "add_kept",
     "delete_kept",
     "destination_of",
     "has_source",
@@ -209,6 +210,11 @@ def restore_kept(route: KeptRoute, *, replace: bool) -> bytes:
     # Several routes may have the same key: those of IPv4 are in the order in which they were added (fib_table_insert).
     how = NLM_F_REPLACE if replace else NLM_F_EXCL if _has_several(route) else NLM_F_APPEND
     return _new(route, route.body, how)
+
+
+def add_kept(route: KeptRoute) -> bytes:
+    """RTM_NEWROUTE: add a route as it was. EEXIST: there is one with its key."""
+    return _new(route, route.body, NLM_F_EXCL)
 
 
 def restore_hops(route: KeptRoute) -> bytes:

@@ -22,6 +22,7 @@ from vethlib.topology.descriptors import make_room
 from vethlib.topology.design.description import BRIDGE, Layout, Port, Route, Wire
 from vethlib.topology.sockets import Sockets
 
+from .lost_routes import UNREACHABLE, LostRoutes
 from .node import Node, end_programs, release
 from .peers import Peer
 from .settings import Settings
@@ -238,20 +239,26 @@ def _add_routes(routes: Mapping[str, Sequence[Route]], sockets: Sockets, tolerat
                 sockets.check(node, f"add the route to {route.network} via {route.via}", [outcome])
 
 
-def restore(layout: Layout, wire: Wire, nodes: Mapping[str, Netns], links: Mapping[str, int]) -> None:
-    """Restore the routes of the layout that nodes have lost: the kernel removes those of a link that is set down.
+def restore(
+    layout: Layout, wire: Wire, nodes: Mapping[str, Netns], links: Mapping[str, int], lost: LostRoutes
+) -> set[str]:
+    """Restore the routes that nodes have lost: the kernel removes those of a link that is set down.
 
-    `links` has, for each node, the ifindex of the link of the wire, which is up again. Raises WaitTimeout,
-    NetlinkError.
+    They are those in `lost` or, for a link that Topology.down has not set down, those of the layout. Return the nodes
+    of the former. `links` has, for each node, the ifindex of the link of the wire, which is up again. Raises
+    WaitTimeout, NetlinkError.
     """
+    wait_until_usable([(name, nodes[name], index) for name, index in links.items()])
+    known = lost.restore(links, nodes)
     of_these = {
         port.node: routes
         for port in (wire.a, wire.b)
-        if (routes := [route for route in layout.routes.get(port.node, ()) if _is_through(port, route)])
+        if port.node not in known
+        and (routes := [route for route in layout.routes.get(port.node, ()) if _is_through(port, route)])
     }
-    wait_until_usable([(name, nodes[name], index) for name, index in links.items()])
     with Sockets(of_these, nodes) as sockets:
-        _add_routes(of_these, sockets, (errno.EEXIST, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN))
+        _add_routes(of_these, sockets, (errno.EEXIST, *UNREACHABLE))
+    return known
 
 
 def _is_through(port: Port, route: Route) -> bool:

@@ -15,6 +15,7 @@ from vethlib.session import Session
 from vethlib.session.core.ipv6 import lacks_ipv6
 from vethlib.topology.design.description import Description, Layout
 
+from .lost_routes import LostRoutes
 from .node import Node, check_text, end_programs, release
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Topology(Closing, Mapping[str, Node]):
         self.layout = layout
         self._nodes = dict(nodes)
         self._relay = relay
+        self._lost = LostRoutes()
         self._session: Session | None = None  # set if the topology has created its own
 
     @classmethod
@@ -182,28 +184,40 @@ class Topology(Closing, Mapping[str, Node]):
         Raises LookupError if there is no such wire. If one of its links no longer exists, or has another name than in
         `layout`, this method and :meth:`up` raise LinkNotFound, and neither end is changed.
         """
+        links = self._links(self.wire(a, b))
+        self._lost.note(links, {name: self[name].netns for name in links})
         self._set(a, b, up=False)
 
     def up(self, a: str | Node, b: str | Node) -> None:
-        """Set the wire up again, and restore the routes that both nodes have lost. Raises as :meth:`down` does."""
+        """Set the wire up again, and restore the routes that both nodes have lost. Raises as :meth:`down` does.
+
+        After :meth:`down`, these are all routes over the wire that it has removed, except those of routing daemons. If
+        a link was set down in another way, only the routes of the topology are known.
+        """
         from .build import restore
 
         links = self._set(a, b, up=True)
         wire = self.wire(a, b)
-        restore(self.layout, wire, {name: self[name].netns for name in links}, links)
+        known = restore(self.layout, wire, {name: self[name].netns for name in links}, links, self._lost)
         for port in (wire.a, wire.b):
-            if late := {name: value for name, value in port.fields.items() if FIELDS[name].late}:
+            late = {name: value for name, value in port.fields.items() if FIELDS[name].late}
+            if port.node in known:
+                late.pop("routes", None)
+            if late:
                 self[port.node].set(port.link, **late)
 
     def _set(self, a: str | Node, b: str | Node, *, up: bool) -> dict[str, int]:
         """Set both ends up or down, unless one of them is missing, and return their ifindexes by node."""
         wire = self.wire(a, b)
-        for port in (wire.a, wire.b):
-            self[port.node]._index(port.link)
+        self._links(wire)
         changed = {port.node: self[port.node].set(port.link, up=up).index for port in (wire.a, wire.b)}
         if self._relay is not None and wire._number in self._relay:
             self._relay.look()
         return changed
+
+    def _links(self, wire: LiveWire) -> dict[str, int]:
+        """Return the ifindexes of both ends, by node. Raises LinkNotFound."""
+        return {port.node: self[port.node]._index(port.link) for port in (wire.a, wire.b)}
 
     @property
     def closed(self) -> bool:
