@@ -74,7 +74,7 @@ def test_a_directory_that_cannot_be_is_a_usage_error_if_anything_is_to_be_captur
     project.write(USES_IT)
     result = project.run("--netns-pcap", "--netns-dir=test_it.py/captures")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: --netns-dir: *test_it.py is not writable"])
+    result.stderr.fnmatch_lines(["ERROR: --netns-dir: *test_it.py is not a directory"])
     project.run("--netns-dir=test_it.py/captures").assert_outcomes(passed=1)
 
 
@@ -83,6 +83,26 @@ def test_an_unknown_value_in_the_ini_file_names_the_file(project: Project) -> No
     result = project.run()
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: netns_leaks in pytest.ini: 'ignore' is not one of fail, warn, off"])
+
+
+def test_a_truth_value_that_is_none_names_the_setting_and_the_file(project: Project) -> None:
+    ini(project, "netns_keep = maybe")
+    result = project.run()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: netns_keep in pytest.ini: *'maybe'*; write yes or no"])
+
+
+@pytest.mark.parametrize("how", ["option", "ini"])
+def test_a_tilde_in_the_directory_is_the_home_directory(
+    project: Project, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    home = project.path / "home"
+    monkeypatch.setenv("HOME", str(home))
+    project.write("def test_it(veth): pass\n")
+    ini(project, "netns_dir = ~/captures" if how == "ini" else "")
+    options = ["--netns-dir=~/captures"] if how == "option" else []
+    project.run("--netns-pcap=all", *options).assert_outcomes(passed=1)
+    assert [path.name for path in (home / "captures").glob("*/*")] == ["a-eth0--b-eth0.pcap"]
 
 
 def test_the_command_line_wins_over_the_ini_file(project: Project) -> None:

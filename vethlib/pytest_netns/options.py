@@ -106,7 +106,7 @@ def read(config: pytest.Config) -> Settings:
     chosen = {name: _checked(choice, *_given(config, name)) for name, choice in _CHOICES.items()}
     keep, _ = _given(config, "keep")
     directory, where = _given(config, "dir")
-    path = config.rootpath / str(directory)
+    path = config.rootpath / os.path.expanduser(str(directory))
     if chosen["pcap"] != "off":
         _check_directory(path, where)
     return Settings(
@@ -126,9 +126,11 @@ def _given(config: pytest.Config, name: str) -> tuple[Any, str]:
     value = config.getoption(f"netns_{name}")
     if value is not None:
         return value, f"--netns-{name}"
-    return config.getini(
-        f"netns_{name}"
-    ), f"netns_{name} in {config.inipath.name if config.inipath else 'the ini file'}"
+    where = f"netns_{name} in {config.inipath.name if config.inipath else 'the ini file'}"
+    try:
+        return config.getini(f"netns_{name}"), where
+    except (ValueError, pytest.UsageError) as error:  # it is a ValueError before pytest 9
+        raise pytest.UsageError(f"{where}: {error}; write yes or no") from None
 
 
 def _checked(choice: _Choice, value: object, where: str) -> str:
@@ -153,7 +155,9 @@ def _why_not(path: Path) -> str:
     except (OSError, ValueError) as error:  # a name is too long, or has a NUL
         return getattr(error, "strerror", None) or str(error)
     existing = next(parent for parent in (path, *path.parents) if parent.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
+    if not existing.is_dir():
+        return f"{existing} is not a directory"
+    if not os.access(existing, os.W_OK):
         return f"{existing} is not writable"
     longest = os.pathconf(existing, "PC_NAME_MAX")
     return "" if all(len(os.fsencode(part)) <= longest for part in path.parts) else os.strerror(errno.ENAMETOOLONG)
