@@ -306,6 +306,40 @@ def test_processes_left_in_a_node_are_killed_and_told_of(project: Project, pids:
     assert pids() == []
 
 
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_the_helper_processes_of_multiprocessing_are_no_leak_of_the_test_that_is_the_first_to_need_them(
+    project: Project, method: str
+) -> None:
+    result = project(
+        f"""
+        import multiprocessing
+
+        CONTEXT = multiprocessing.get_context("{method}")
+
+        @pytest.mark.parametrize("number", range(3))
+        def test_process(netns, number):
+            with netns:
+                lock = CONTEXT.Lock()  # a named semaphore, of which the resource tracker knows
+                here, there = CONTEXT.Pipe()
+                process = CONTEXT.Process(target=tell, args=(there,))
+                process.start()
+            process.join()
+            assert here.recv() == os.fstat(netns.netns.fd).st_ino
+
+        def tell(there):
+            there.send(os.stat("/proc/self/ns/net").st_ino)
+
+        def test_leaves_another(netns):
+            with netns:
+                subprocess.Popen(["sleep", "600"])
+        """,
+        "-Werror::UserWarning",
+    )
+    result.assert_outcomes(passed=4, errors=1)
+    (line,) = leaks(result)
+    assert "(sleep 600)" in line
+
+
 def test_more_processes_than_the_run_may_have_descriptors_are_killed(
     project: Project, pids: Callable[[], list[int]]
 ) -> None:

@@ -50,6 +50,7 @@ from vethlib.pytest_netns.options import SETTINGS, for_item
 
 from .census import Census, here
 from .found import Found, Identity
+from .helpers import fork_server, resource_tracker
 from .leftovers import delete_links, doomed_links, kill, names_of_nodes, remove_names, sentences
 
 if TYPE_CHECKING:
@@ -264,12 +265,17 @@ class LeakWatch:
             self._orphans.clear()
 
     def _kill(self, nodes: Iterable[Node], begun: Iterable[Moment | None]) -> list[Found]:
-        """Kill the processes left in nodes that have ended."""
+        """Kill the processes left in nodes that have ended, and return those that are leftovers of a test."""
         inside = {node.netns.identity for node in nodes}
         if not inside:
             return []
         since, deadline = earliest(begun), time.monotonic() + _GRACE
-        while facts := self._census.processes(inside, since):
+        server, tracker = fork_server(), resource_tracker()
+        while found := self._census.processes(inside, since):
+            kill(fact for fact in found if fact.number == server)
+            facts = {fact for fact in found if fact.number not in (server, tracker)}
+            if not facts:
+                return []
             if time.monotonic() > deadline:
                 return kill(facts)
             time.sleep(_POLL)
