@@ -31,11 +31,13 @@ __all__ = [
     "VethError",
     "WaitTimeout",
     "belongs_to_parent",
+    "check_callback",
     "check_type",
     "errno_text",
     "error_class",
     "is_exhaustion",
     "not_permitted",
+    "shown",
 ]
 
 
@@ -71,7 +73,7 @@ def _picklable(value: object) -> object:
     try:
         dumps(value)
     except Exception:
-        return _shown(value)
+        return shown(value)
     return value
 
 
@@ -93,7 +95,7 @@ class InvalidValue(VethError, ValueError):
     def __init__(self, field: str, value: object, hint: str) -> None:
         if len(hint) > _LONGEST_HINT:
             hint = f"{hint[:_LONGEST_HINT]}…"
-        super().__init__(f"{field} {_shown(value)}: {hint}")
+        super().__init__(f"{field} {shown(value)}: {hint}")
         self.field = field
         self.value = value
         self.hint = hint
@@ -114,18 +116,25 @@ def check_type(value: object, cls: type[_T], field: str, hint: str) -> _T:
     return value
 
 
+def check_callback(function: _T | None, field: str) -> _T | None:
+    """Return `function` if it can be called, or is None; otherwise raise InvalidValue."""
+    if function is None or callable(function):
+        return function
+    raise InvalidValue(field, function, "must be a function")
+
+
 _LONGEST = 300  # characters of a value in a message
 _LONGEST_HINT = 1000
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """Return a value for a message: short, even if its repr() raises (an int of 5000 digits, a list of itself)."""
     try:
-        shown = repr(value[:_LONGEST] if isinstance(value, str | bytes) else value)
+        text = repr(value[:_LONGEST] if isinstance(value, str | bytes) else value)
     except Exception:
         return f"of type {type(value).__name__}"
-    is_whole = len(shown) <= _LONGEST if not isinstance(value, str | bytes) else len(value) <= _LONGEST
-    return shown if is_whole else f"{shown[:_LONGEST]}…"
+    is_whole = len(text) <= _LONGEST if not isinstance(value, str | bytes) else len(value) <= _LONGEST
+    return text if is_whole else f"{text[:_LONGEST]}…"
 
 
 class NetlinkError(VethError, OSError):
@@ -197,8 +206,9 @@ class Malformed(NetlinkError, ValueError):
 class NetnsNotFound(VethError, LookupError):
     """A namespace reference leads to no namespace.
 
-    ``netns`` is the reference as given. ``taken`` is True if something else exists at its path, a file that is not a
-    namespace or a dangling symbolic link. It must be removed before a namespace can be created there.
+    ``netns`` is the reference; a name may have been completed, as in "netns:blue". ``taken`` is True if something else
+    exists at its path, a file that is not a namespace or a dangling symbolic link. It must be removed before a
+    namespace can be created there.
     """
 
     def __init__(self, message: str, *, netns: str = "", taken: bool = False) -> None:

@@ -15,6 +15,7 @@ from .links import End, Link, NetnsRef, check_index, means_home
 
 __all__ = [
     "NO_ITEM",
+    "NO_REFS",
     "Item",
     "LinkRef",
     "Located",
@@ -23,6 +24,7 @@ __all__ = [
     "as_key",
     "as_list",
     "as_list_of",
+    "check_ref",
     "check_refs",
     "check_several",
     "locate",
@@ -40,6 +42,7 @@ Item: TypeAlias = tuple[str, NetnsRef] | Link | End
 """One link of many: (name, namespace), a Link or an End."""
 
 _NO_LINK = "give the name of a link, a Link or an End"
+NO_REFS = 'give references as text, as in ["", "ns1", "pid:42"]'
 NO_ITEM = 'give (name, namespace) as in ("veth1", "ns1"), a Link or an End; "" is home'
 
 
@@ -50,7 +53,7 @@ def locate(link: LinkRef, netns: NetnsRef = "", field: str = "name") -> Located:
     moved. Raises InvalidValue.
     """
     if netns.__class__ is not str:
-        _check_ref(netns)
+        check_ref(netns)
     if isinstance(link, str):
         return link, netns, None, None
     if isinstance(link, Link):
@@ -93,17 +96,17 @@ def as_items(items: Iterable[object]) -> list[Located]:
             raise InvalidValue("items", item, f"a link is a name and a namespace: write ({item!r}, '') for home")
         elif isinstance(item, tuple | list) and 2 <= len(item) <= 3:
             name, netns, *index = item
-            _check_ref(netns)
+            check_ref(netns)
             found.append((name, netns, check_index(index[0]) if index else None, None))
         else:
             raise InvalidValue("items", item, NO_ITEM)
     return found
 
 
-def _check_ref(netns: object) -> None:
+def check_ref(netns: object, field: str = "netns") -> None:
     """Raise InvalidValue for a value that cannot be a reference; as part of a key, it would fail with another error."""
     if not (netns is None or isinstance(netns, str) or hasattr(netns, "fileno")):
-        raise InvalidValue("netns", netns, 'give a namespace reference, as in "" (home), "ns1" or "pid:42"')
+        raise InvalidValue(field, netns, 'give a namespace reference, as in "" (home), "ns1" or "pid:42"')
 
 
 def as_key(link: object) -> tuple[NetnsRef, str | int, Link | None]:
@@ -118,7 +121,7 @@ def as_key(link: object) -> tuple[NetnsRef, str | int, Link | None]:
         return link.netns, link.name, None
     if isinstance(link, tuple) and len(link) == 2:
         if link[0].__class__ is not str:
-            _check_ref(link[0])
+            check_ref(link[0])
         return *link, None
     raise InvalidValue("links", link, "give (reference, name or ifindex), a Link or an End")
 
@@ -128,13 +131,13 @@ def as_indexed(link: object) -> tuple[NetnsRef, int, Link | None]:
     if isinstance(link, Link):
         return link.netns, link.index, link
     if isinstance(link, tuple) and len(link) == 2 and isinstance(link[1], int):
-        _check_ref(link[0])
+        check_ref(link[0])
         check_index(link[1])
         return *link, None
     raise InvalidValue("links", link, "give (reference, ifindex) or a Link")
 
 
-def check_several(refs: Iterable[str], field: str = "refs") -> None:
+def check_several(refs: Iterable[object], field: str = "refs") -> None:
     """Raise InvalidValue if a single reference is given instead of several: it would be split into letters."""
     if isinstance(refs, str):
         raise InvalidValue(field, refs, f"give a list of references: [{refs!r}]")
@@ -143,8 +146,8 @@ def check_several(refs: Iterable[str], field: str = "refs") -> None:
 def check_refs(refs: Iterable[str], field: str = "refs") -> list[str]:
     """Return the references as a list. Raises InvalidValue for a single one, which would be split into letters."""
     check_several(refs, field)
-    texts = as_list(refs, field, 'give references as text, as in ["", "ns1", "pid:42"]')
+    texts = as_list(refs, field, NO_REFS)
     for ref in texts:
         if not isinstance(ref, str):
-            raise InvalidValue(field, ref, 'give references as text, as in ["", "ns1", "pid:42"]')
+            raise InvalidValue(field, ref, NO_REFS)
     return texts

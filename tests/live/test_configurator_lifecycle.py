@@ -154,6 +154,9 @@ def test_after_its_end_it_refuses_everything(session: Session) -> None:
     for call in (
         configurator.poll,
         configurator.fileno,
+        configurator.due,
+        configurator.load,
+        configurator.lookup_interfaces,
         configurator.resync,
         lambda: configurator.put(interface("a", "b")),
         lambda: configurator.delete("a"),
@@ -162,6 +165,33 @@ def test_after_its_end_it_refuses_everything(session: Session) -> None:
         with raises(SessionClosed, forked=False):
             call()
     assert configurator.status() == []
+
+
+WRONG: list[tuple[str, Any]] = [
+    ("records", "a\0b"),
+    ("records", "\ud800"),
+    ("records", 5),
+    ("records", b"/run"),
+    ("records", ["/run"]),
+    ("limits", None),
+    ("limits", ""),
+    ("limits", {}),
+]
+
+
+@pytest.mark.parametrize(("field", "wrong"), WRONG)
+def test_what_it_cannot_be_created_with_is_refused(session: Session, field: str, wrong: Any) -> None:
+    before = open_fds()
+    with raises(InvalidValue, field=field):
+        Configurator(session, **{field: wrong})
+    assert open_fds() == before
+
+
+def test_a_subscriber_is_a_function(configurator: Configurator) -> None:
+    wrong: Any = "x"
+    for subscribe in (configurator.subscribe, configurator.indexes.subscribe):
+        with raises(InvalidValue, field="callback"):
+            subscribe(wrong)
 
 
 def test_unclosed_it_warns_and_leaks_nothing(session: Session) -> None:

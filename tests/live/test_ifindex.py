@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections import UserString
 from collections.abc import Callable, Iterator
+from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -58,13 +61,38 @@ def test_the_netnsid_of_a_peer_is_that_of_the_links_own_namespace(
     assert by_dump == by_event == [seen("va", "blue")["link_netnsid"], seen("vb", "red")["link_netnsid"]]
 
 
+def test_of_several_references_to_a_namespace_the_first_is_the_one_in_events(
+    session: Session, cache: IfIndexCache, blue: str, red: str
+) -> None:
+    cache.watch_all(["blue", "netns:blue", "path:/proc/thread-self/ns/net", "", "path:/run/netns/blue", "red", "blue"])
+    assert cache.netns() == ["path:/proc/thread-self/ns/net", "blue", "red"]
+    session.create(Veth(End("va", "blue"), End("vb", "red")))
+    assert {event.netns for event in cache.poll()} == {"blue", "red"}
+
+
+@pytest.mark.parametrize("refs", [None, 5, object()])
+def test_references_that_are_no_list_are_refused(cache: IfIndexCache, refs: Any) -> None:
+    for watch in (cache.watch_all, cache.watch_and_read):
+        with raises(InvalidValue, field="refs"):
+            watch(refs)
+    with raises(InvalidValue, field="refs"):
+        cache.watch_and_read([None])  # type: ignore[list-item]
+
+
+def test_a_bad_time_out_is_refused(cache: IfIndexCache) -> None:
+    for timeout in (float("nan"), "1", b"", Decimal("sNaN"), UserString("x"), 1j, [0]):
+        with raises(InvalidValue, field="timeout"):
+            cache.poll(timeout)  # type: ignore[arg-type]
+
+
 def test_what_is_not_there_is_not_found(cache: IfIndexCache, blue: str) -> None:
     cache.watch("blue")
     with raises(LinkNotFound, netns="blue") as caught:
         cache.index("nope", "blue")
     assert caught.value.netns == "blue"
-    with raises(LinkNotFound, netns="blue"):
-        cache.name(77, "blue")
+    for index in (77, 0, -1, 10**5000):  # Python refuses to make a text of the last
+        with raises(LinkNotFound, netns="blue"):
+            cache.name(index, "blue")
     with pytest.raises(LinkNotFound):
         cache.link("nope", "blue")
 

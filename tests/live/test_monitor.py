@@ -24,7 +24,7 @@ from tests.witness import ip, seen
 from vethlib import Session, ns
 from vethlib.agent.config.filecontent import content
 from vethlib.agent.stores import published
-from vethlib.errors import NetlinkError, NetnsNotFound, NotPermitted, SessionClosed
+from vethlib.errors import InvalidValue, NetlinkError, NetnsNotFound, NotPermitted, SessionClosed
 from vethlib.follow.turns import Turn
 from vethlib.monitor import HostEvent, Monitor
 from vethlib.monitor import monitor as monitoring
@@ -263,6 +263,18 @@ def test_a_poll_that_is_interrupted_anywhere_leaves_no_namespace_unwatched(monit
     assert at > 20
 
 
+def test_a_monitor_is_asked_for_namespaces_only_by_references(monitor: Monitor) -> None:
+    wrong: Any
+    for wrong in (b"blue", 5, ["blue"], object()):
+        for ask in (monitor.references, lambda wrong: monitor.peer(wrong, 1)):
+            with raises(InvalidValue, field="netns"):
+                ask(wrong)
+    with open("/dev/null") as no_namespace, raises(NetnsNotFound):
+        monitor.peer(no_namespace, 1)  # type: ignore[arg-type]
+    with raises(NetnsNotFound):
+        monitor.peer(no_namespace, 1)  # type: ignore[arg-type]
+
+
 def test_a_closed_monitor_says_so(session: Session) -> None:
     monitor = Monitor(session)
     monitor.close()
@@ -312,10 +324,11 @@ def test_the_peer_of_a_link_is_known_by_every_name_of_its_namespace(session: Ses
     with Monitor(session, [f"pid:{os.getpid()}"]) as monitor:
         for ref in ("netns:n1", "netns:alias"):
             assert sorted(monitor.references(ref)) == ["netns:alias", "netns:n1"]
+            assert monitor.references(ref.removeprefix("netns:")) == monitor.references(ref)
             (end,) = [link for link in monitor.links(ref) if link.name == "vb"]
             assert monitor.peer(end) == monitor.peer(ref, end.index) == ("", "va")
         assert monitor.references(f"pid:{os.getpid()}") == monitor.references("")
-        assert monitor.references("netns:nowhere") == []
+        assert monitor.references("netns:nowhere") == monitor.references("nowhere") == []
         ip("netns", "del", "alias")
         heard(monitor, lambda one: one.what == "netns" and one.action == "deleted")
         assert monitor.references("netns:n1") == ["netns:n1"]

@@ -183,8 +183,8 @@ def test_a_descriptor_that_is_no_namespace_is_refused_by_number(session: Session
         within(LONGEST, lambda: session.identity(f"fd:{server}"))
 
 
-@pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan")])
-def test_patience_is_a_positive_number(seconds: float) -> None:
+@pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan"), None, "1", [1], 1j])
+def test_patience_is_a_positive_number(seconds: Any) -> None:
     with pytest.raises(InvalidValue):
         ns.set_patience(seconds)
 

@@ -475,6 +475,11 @@ def test_what_can_be_no_process_or_no_time_is_refused(pid: object, timeout: obje
     assert raised.value.field == field
 
 
+def test_a_number_of_any_length_can_be_no_process() -> None:
+    with raises(InvalidValue, field="pid"):
+        Netns.of_process(10**5000)
+
+
 def test_a_process_that_may_not_be_looked_at_is_named(mover: Mover) -> None:
     assert confined([], f"ns.Netns.of_process({mover.pid}, timeout=0)", []) == "sys_ptrace"
 

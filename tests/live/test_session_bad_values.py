@@ -9,7 +9,19 @@ from typing import Any
 import pytest
 
 from tests.witness import names
-from vethlib import End, InvalidValue, Neighbour, NewAddress, Route, Session, Veth, VethError
+from vethlib import (
+    BatchError,
+    End,
+    InvalidValue,
+    Neighbour,
+    NetnsNotFound,
+    NewAddress,
+    Route,
+    Session,
+    Veth,
+    VethError,
+    ns,
+)
 
 HUGE = 10**5000  # whose text Python refuses to make
 # fmt: off
@@ -144,3 +156,55 @@ def test_none_is_a_field_that_is_not_given() -> None:
     )
     assert End("q", **fields) == End("q")
     assert End("q", up=False, **fields) == End("q", up=False)
+
+
+@pytest.mark.parametrize("field", ["progress", "made", "before", "only_if"])
+def test_what_is_no_function_is_refused_before_anything_is_created_or_deleted(session: Session, field: str) -> None:
+    session.create(Veth(End("k"), End("l")))
+    calls: list[Callable[..., object]] = [
+        lambda **given: session.create_many([Veth(End("m"), End("n"))], **given),
+        lambda **given: session.delete_many([("k", "")], **given),
+        lambda **given: session.set("k", new_name="o", **given),
+        lambda **given: session.remove_dependents("k", **given),
+    ]
+    takers = {"progress": calls[:2], "made": calls[:1], "before": calls[:1], "only_if": calls[1:]}[field]
+    for call in takers:
+        wrong: Any
+        for wrong in ("x", 5, [], HUGE):
+            with pytest.raises(InvalidValue) as caught:
+                call(**{field: wrong})
+            assert caught.value.field == field
+            assert names() == {"k", "l"}
+
+
+def test_a_link_is_not_moved_to_what_is_no_reference(session: Session) -> None:
+    session.create(Veth(End("k"), End("l")))
+    references: list[Any] = [5, HUGE, b"blue", ["blue"]]
+    for wrong in references:
+        with pytest.raises(InvalidValue) as caught:
+            session.move("k", to=wrong)
+        assert caught.value.field == "to"
+    assert names() == {"k", "l"}
+
+
+class Numbered:
+    """An object with a number that no descriptor has."""
+
+    def __init__(self, number: Any) -> None:
+        self.number = number
+
+    def fileno(self) -> Any:
+        return self.number
+
+
+def test_an_object_without_a_descriptor_is_no_namespace(session: Session) -> None:
+    session.create(Veth(End("k"), End("l")))
+    for number in (1 << 31, HUGE, -2, -HUGE, "7", None):
+        reference = Numbered(number)
+        for call in (session.links, ns.open_owned, ns.entered):
+            with pytest.raises(NetnsNotFound):
+                call(reference)
+        with pytest.raises(BatchError) as caught:
+            session.delete_many([("k", reference)], missing_ok=False)
+        assert [type(error) for error in caught.value.exceptions] == [NetnsNotFound]
+    assert names() == {"k", "l"}

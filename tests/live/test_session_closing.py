@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.live.interrupting import Interrupting
-from tests.witness import names, open_fds
+from tests.witness import ip, names, open_fds
 from vethlib import End, LinkNotFound, Netns, Session, SessionClosed, Veth, VethError, ns
 from vethlib._nl.batch import Exchange
 from vethlib._nl.sock import RtnlSocket
@@ -128,6 +128,24 @@ def closing_first(session: Session, monkeypatch: pytest.MonkeyPatch, close: Call
 
     monkeypatch.setattr(RtnlSocket, "_send", closing)
     return taken
+
+
+@pytest.mark.parametrize("close", [Session.close, in_another_thread], ids=["handler", "thread"])
+@pytest.mark.parametrize("settings", [{"mtu": 1500}, {"mtu": 1500, "group": 7}])
+def test_what_changes_many_links_ends_its_work(
+    blue: str, monkeypatch: pytest.MonkeyPatch, close: Callable[[Session], object], settings: dict[str, int]
+) -> None:
+    session = Session()
+    session.create_many(pairs())
+    with monkeypatch.context() as patches:
+        taken = closing_first(session, patches, close)
+        session.set_many([(f"a{number}", "") for number in range(SIZE)], **settings)  # type: ignore[arg-type]
+        for number in taken:
+            os.close(number)
+    assert taken
+    assert {link["mtu"] for link in ip("link") if link["ifname"] != "lo"} == {1500}
+    with pytest.raises(SessionClosed):
+        session.links()
 
 
 @pytest.mark.parametrize("close", [Session.close, in_another_thread], ids=["handler", "thread"])

@@ -58,6 +58,10 @@ CALLS: list[Callable[[Session], object]] = [
     lambda session: session.stats("peer", "blue"),
     lambda session: session.details("peer", "blue"),
     lambda session: session.survey(["", "blue"]),
+    lambda session: session.fingerprints(["", "blue"]),
+    lambda session: session.set_many([("peer", "blue"), ("peer", "blue")], mtu=1400),
+    lambda session: session.set_many([("peer", "blue"), ("peer", "blue")], mtu=1400, group=7),
+    lambda session: session.set_many([("peer", "blue")]),
 ]
 
 

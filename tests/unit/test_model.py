@@ -22,6 +22,19 @@ def problems(**fields: Any) -> dict[str, str]:
     return {problem.field: problem.hint for problem in caught.value.problems}
 
 
+class Unprintable:
+    def __repr__(self) -> str:
+        raise RuntimeError
+
+
+def test_a_problem_can_be_printed_whatever_the_name_is() -> None:
+    names: list[Any] = [10**5000, Unprintable(), ["x" * 10**6]]
+    for name in names:
+        with pytest.raises(InvalidInterface) as caught:
+            Interface(name, "veth2")
+        assert 0 < len(str(caught.value)) < 2000
+
+
 @pytest.mark.parametrize(
     ("namespace", "ref"),
     [

@@ -22,8 +22,9 @@ from vethlib.errors import (
     VethError,
     belongs_to_parent,
     check_type,
+    shown,
 )
-from vethlib.linkref import LinkRef, check_several, locate
+from vethlib.linkref import NO_REFS, LinkRef, as_list, check_refs, check_several, locate
 from vethlib.links import End, Link, NetnsRef, describe, spell
 from vethlib.ns.deadline import deadline_after
 from vethlib.session import Session
@@ -178,9 +179,8 @@ class IfIndexCache(WarnsUnclosed):
 
     def watch_all(self, refs: Iterable[NetnsRef]) -> None:
         """Watch many namespaces. After an error, none of them is newly watched. Raises as :meth:`watch` does."""
-        if isinstance(refs, str):
-            raise InvalidValue("refs", refs, f"give a list of references: [{refs!r}]")
-        given = ["" if ref is None else ref for ref in refs]
+        check_several(refs)
+        given = ["" if ref is None else ref for ref in as_list(refs, "refs", NO_REFS)]
         with self._alone(), self._at_work() as watching:
             watching.watch(given)
 
@@ -190,8 +190,7 @@ class IfIndexCache(WarnsUnclosed):
         A namespace that could not be read in one attempt is left out of the result. Later changes in the others are
         reported as events.
         """
-        check_several(refs)
-        given = list(refs)
+        given = check_refs(refs)
         with self._alone(), self._at_work() as watching:
             looks = watching.watch(given, reading=True)
         return {ref: look for ref, look in zip(given, looks, strict=True) if look is not None}
@@ -306,7 +305,9 @@ class IfIndexCache(WarnsUnclosed):
             watch = self._watch_of(netns)
             record = watch.table.get(key)
         if record is None:
-            request = f"look up {describe(key, netns) if isinstance(key, str) else f'ifindex {key} in {spell(netns)}'}"
+            request = (
+                f"look up {describe(key, netns) if isinstance(key, str) else f'ifindex {shown(key)} in {spell(netns)}'}"
+            )
             message = f"{request}: there is no such link"
             raise LinkNotFound(message, errno=errno.ENODEV, request=request, netns=str(netns or ""))
         return watch, record

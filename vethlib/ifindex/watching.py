@@ -162,7 +162,10 @@ class Watching:
             # These namespaces are open, so they exist. An inode number is reused only after the RTM_DELNSID of its last
             # owner (ns_free_inum in net_ns_net_exit), so after this a known number means the known namespace.
             self.catch_up()
-            new = {inode: (ref, owner) for ref, owner, inode in opened if inode not in self.watched.by_inode}
+            new: dict[int, tuple[NetnsRef, ns.Descriptor]] = {}
+            for ref, owner, inode in opened:
+                if inode not in self.watched.by_inode:
+                    new.setdefault(inode, (ref, owner))  # the first reference is the one in events
             if self._home in new:
                 ref, owner = new.pop(self._home)
                 self._begin({self._home: (ref, owner)}, self._observatories.at_home(owner.fileno()), reading=False)

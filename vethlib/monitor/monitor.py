@@ -148,7 +148,7 @@ class Monitor(Closing):
         Events have one of them. It is empty for a namespace that is no longer watched.
         """
         self._check()
-        return self._cache.references(netns)
+        return self._cache.references(str(ns.parse(netns)))
 
     def links(self, netns: str = "") -> list[Link]:
         """Return the links of a watched namespace, ordered by ifindex, as of the last :meth:`poll`; without addresses.
@@ -187,7 +187,8 @@ class Monitor(Closing):
         if netns is None or isinstance(netns, str):
             ref = str(ns.parse(netns or ""))
             return [ref, *self.references(ref)]
-        identity = ns.identity(netns.fileno())
+        with ns.open_owned(netns) as opened:
+            identity = ns.identity(opened.fileno())
         return [ref for ref in self.netns if self._cache.identity(ref) == identity]
 
     def snapshot(self) -> list[HostEvent]:

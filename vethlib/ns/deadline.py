@@ -25,7 +25,7 @@ def check_timeout(timeout: float | None, field: str = "timeout") -> float | None
             return float(min(max(timeout, -_ENDLESS), _ENDLESS))
     except OverflowError:  # an integer that is too large for a float
         return math.copysign(_ENDLESS, 1 if timeout > 0 else -1)
-    except TypeError:
+    except (TypeError, ValueError):
         pass
     raise InvalidValue(field, timeout, "must be a number of seconds, such as 2.5")
 

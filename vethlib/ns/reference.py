@@ -62,6 +62,7 @@ class HasFileno(Protocol):
 
 _PATH_OF = {"home": HERE, "netns": NETNS_DIR + "/{}", "pid": "/proc/{}/ns/net", "path": "{}"}
 _OWN = "is a descriptor that vethlib has opened for itself: that of the caller was closed"
+_LARGEST_FD = 0x7FFF_FFFF
 _LONGEST = 4200  # characters: PATH_MAX and a prefix
 _SPELLINGS = '"" (home), "blue" or "netns:blue", "pid:42", "path:/proc/42/ns/net", "fd:7", "microservice:label"'
 
@@ -214,11 +215,14 @@ def open_owned(ref: str | HasFileno | None, resolver: Resolver | None = None) ->
 def number_of(ref: HasFileno) -> int:
     """Return the descriptor of an object; NetnsNotFound if it is closed (a file raises ValueError, a socket has -1)."""
     try:
-        return operator.index(ref.fileno())
+        number = operator.index(ref.fileno())
+        if not -1 <= number <= _LARGEST_FD:
+            raise ValueError("it has no such number")
     except VethError:
         raise
     except (OSError, TypeError, ValueError) as error:
         raise NetnsNotFound(f"{ref!r} has no open descriptor: {error}", netns="fd:-1") from None
+    return number
 
 
 def _opened(reference: Reference, *, trusted: bool) -> Descriptor:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 from vethlib.agent.limits import Limits
-from vethlib.errors import InvalidValue
+from vethlib.errors import InvalidValue, shown
 
 __all__ = [
     "LISTS",
@@ -53,7 +53,8 @@ class InvalidInterface(InvalidValue):
         self.name = name
 
     def __str__(self) -> str:
-        return f"interface {str(self.name)[:MOST_PROBLEMS]!r}: " + "; ".join(map(str, self.problems))
+        name = repr(str(self.name)[:MOST_PROBLEMS]) if isinstance(self.name, str) else shown(self.name)
+        return f"interface {name}: " + "; ".join(map(str, self.problems))
 
 
 def detached(problem: P) -> P:

@@ -33,7 +33,7 @@ from vethlib.agent.planning.observed import NetnsId
 from vethlib.agent.planning.recorded import PairRecord, header, read_record_id, record_id
 from vethlib.agent.process.boot import boot_id
 from vethlib.agent.process.rundir import UnsafeDirectory, base_directory, open_directory, open_own
-from vethlib.errors import VethError, errno_text
+from vethlib.errors import InvalidValue, VethError, errno_text
 from vethlib.session import Session
 
 from .foreignrecords import foreign_records
@@ -59,6 +59,17 @@ class _Version(NamedTuple):
         return self.record == before.record != "" and self.rewritten > before.rewritten
 
 
+def _checked(directory: object) -> str:
+    """Return the path of a directory. Raises InvalidValue, also for a text that cannot be a path."""
+    text = os.fspath(directory) if isinstance(directory, os.PathLike) else directory
+    try:
+        if isinstance(text, str) and b"\0" not in os.fsencode(text):
+            return text
+    except UnicodeEncodeError:
+        pass
+    raise InvalidValue("records", directory, 'must be the path of a directory, or "" to keep the record in memory')
+
+
 class RecordFile(Closing):
     """The record of a label in the session's home namespace, and its file.
 
@@ -73,7 +84,7 @@ class RecordFile(Closing):
         self._boot = boot_id()
         self._header = header(label, self._boot, self.home, session.cookie(""))
         self._name = f"pairs.{self.home[1]}"
-        self._directory = directory
+        self._directory = directory = None if directory is None else _checked(directory)
         self._read_only = read_only
         self._in_memory = directory == ""
         self._at: int | None = None  # a descriptor of the directory

@@ -115,6 +115,7 @@ class Configurator(WarnsUnclosed):
             raise InvalidValue("missing_netns", missing_netns, 'must be "create" or "wait"')
         if ipv6 not in get_args(IPv6Policy):
             raise InvalidValue("ipv6", ipv6, 'must be "on", "auto" or "off"')
+        check_type(limits, Limits, "limits", "must be Limits, such as Limits(addresses=100)")
         self.ipv6: IPv6Policy = ipv6 if can_switch_ipv6() else "on"
         """The policy for IPv6 that applies."""
         self.limits = limits
@@ -278,6 +279,7 @@ class Configurator(WarnsUnclosed):
 
     def lookup_interfaces(self) -> list[Status]:
         """Return :meth:`status`, followed by the links of the home namespace that are not owned, as UNMANAGED."""
+        self._check()
         owned = {status.link.index for status in self._statuses.now.values() if status.link and not status.link.netns}
         others = [link for link in self._observer.watches.cache.links("") if link.index not in owned]
         return self.status() + [
@@ -286,6 +288,7 @@ class Configurator(WarnsUnclosed):
 
     def load(self) -> Load:
         """Return the amount of work, and the number of watched namespaces."""
+        self._check()
         watched = len(self._observer.watches.cache.netns())
         return Load(self._occasions.count() + self._passes.being_created, self._backoff.waiting(), watched)
 
@@ -322,6 +325,7 @@ class Configurator(WarnsUnclosed):
 
     def due(self) -> float | None:
         """Return the seconds after which :meth:`poll` has work even without an event; None for never."""
+        self._check()
         return 0.0 if self._occasions.torn else self._due()
 
     @property

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Final, Generic, TypeVar
 
+from vethlib.errors import check_callback
+
 __all__ = ["Subscribers", "Subscription"]
 
 _log: Final = logging.getLogger("vethlib.agent")
@@ -76,6 +78,7 @@ class Subscribers(Generic[E]):
 
     def add(self, callback: Callable[[E], object] | None, replay: Iterable[E]) -> Subscription[E]:
         """Add a subscription, which receives `replay` first."""
+        check_callback(callback, "callback")
         subscription = Subscription(callback, replay, self._forget)
         self._all[subscription] = None
         return subscription

@@ -140,7 +140,7 @@ def set_patience(seconds: float) -> None:
     Raises InvalidValue if it is not a positive number.
     """
     global PATIENCE
-    if not 0 < seconds < float("inf"):
+    if not isinstance(seconds, int | float) or not 0 < seconds < float("inf"):
         raise InvalidValue("seconds", seconds, "must be a positive number of seconds")
     PATIENCE = min(seconds, _LONGEST_PATIENCE)
 

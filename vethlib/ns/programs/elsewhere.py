@@ -19,6 +19,7 @@ from .starttime import NO_PIDFDS, start_time
 
 __all__ = ["opened_elsewhere"]
 
+_ENDLESS: Final = 1 << 64  # Python refuses to make a text of a number with thousands of digits
 _PAUSES: Final = (0.001, 0.05)  # seconds between two checks: the first, doubled up to the longest
 
 
@@ -50,7 +51,7 @@ def opened_elsewhere(pid: int, timeout: float) -> Descriptor:
 
 
 def _checked(pid: int, timeout: float) -> str:
-    if type(pid) is not int or pid < 1:
+    if type(pid) is not int or not 1 <= pid < _ENDLESS:
         raise InvalidValue("pid", pid, "must be the number of a process, 1 or more")
     if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 <= timeout <= 1e9:
         raise InvalidValue("timeout", timeout, "must be a number of seconds, 0 or more")

@@ -66,12 +66,19 @@ class SessionBase(WarnsUnclosed):
         return self._resolver
 
     def _namespaces(self, kept: Kept | None = None) -> Namespaces:
-        if self._pid != os.getpid():
-            raise belongs_to_parent("session", self._pid)
+        self._check_process()
         return Namespaces(self._home, self._resolver, self._caches, kept)
 
+    def _check_process(self) -> None:
+        if self._pid != os.getpid():
+            raise belongs_to_parent("session", self._pid)
+
     def _for_one_call(self) -> OneCall:
-        """Return an opener for a call that completes or undoes its work even if the session is closed meanwhile."""
+        """Return an opener for a call that completes or undoes its work even if the session is closed meanwhile.
+
+        Raises SessionClosed.
+        """
+        self._check_process()
         return OneCall(self._namespaces, self._home.hold())
 
     def attach(self, cache: Cache) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from vethlib.endfields.table import FIELDS
-from vethlib.errors import BatchError, InvalidValue, VethError
-from vethlib.linkref import NO_ITEM, Item, LinkRef, as_items, as_list, as_list_of, locate
+from vethlib.errors import BatchError, InvalidValue, check_callback
+from vethlib.linkref import NO_ITEM, Item, LinkRef, as_items, as_list, as_list_of, check_ref, locate
 from vethlib.links import (
     Address,
     IPInterface,
@@ -135,6 +135,7 @@ class ChangingSession(SessionBase):
                 "addresses", addresses, "cannot be combined with add_addresses, remove_addresses or address_order"
             )
         check_ipv6(ipv6, (*(given_addresses or ()), *add), mtu)
+        check_callback(only_if, "only_if")
         new_name = None if new_name is None else check_name(new_name, "new_name")
         up = None if up is None else check_up(up)
         values = {
@@ -208,12 +209,11 @@ class ChangingSession(SessionBase):
             with self._for_one_call() as opening:
                 failed = carry_out_all(opening, wanted, setting)
         else:
-            failed = {}
-            for position, (name, netns, index, link) in enumerate(wanted):
-                try:
-                    self.set(link or name, "" if link else netns, index=index, up=up, **fields)
-                except VethError as error:
-                    failed[position] = error
+            with loading:
+                from vethlib.session.write.change import Change, change_all  # as in set()
+
+            with self._for_one_call() as opening:
+                failed = change_all(opening, wanted, Change(up=up, fields=fields))
         if failed:
             for position, failure in failed.items():
                 failure.item = given[position]
@@ -295,6 +295,7 @@ class ChangingSession(SessionBase):
         name, netns, seen, link = locate(name, netns)
         index = seen if index is None else check_index(index)
         check_lookup_name(name)
+        check_callback(only_if, "only_if")
         with loading:
             from vethlib.endfields.neighbours import Neighbour
             from vethlib.endfields.routes import Route
@@ -334,6 +335,7 @@ class ChangingSession(SessionBase):
             link, name = name, None
         old, netns, index, seen = locate(link, netns)
         check_lookup_name(old)
+        check_ref(to, "to")
         if name is not None:
             check_name(name)
         with self._namespaces() as namespaces:

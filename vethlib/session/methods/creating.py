@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Literal
 
-from vethlib.errors import BatchError, InvalidValue
+from vethlib.errors import BatchError, InvalidValue, check_callback
 from vethlib.linkref import NO_ITEM, LinkRef, as_items, as_list, locate
 from vethlib.links import Link, NetnsRef, Pair, Veth, check_lookup_name, check_up, check_veth, check_wait
 from vethlib.session.core.namespaces import Birth
@@ -82,6 +82,8 @@ class CreatingSession(SessionBase):
         if on_error not in ("rollback", "continue"):
             raise InvalidValue("on_error", on_error, 'must be "rollback" or "continue"')
         check_up(together, "together")
+        for field, callback in (("progress", progress), ("made", made), ("before", before)):
+            check_callback(callback, field)
         keep_going = on_error == "continue"
         wanted = as_list(veths, "veths", "must be a list of Veths")
         creation = self._creation(wanted, wait, read=read, keep_going=keep_going, together=together)
@@ -166,6 +168,8 @@ class CreatingSession(SessionBase):
         with loading:
             from vethlib.session.write.delete import Deletion
 
+        check_callback(only_if, "only_if")
+        check_callback(progress, "progress")
         items = as_list(items, "items", NO_ITEM)
         for name, *_ in as_items(items):
             check_lookup_name(name)

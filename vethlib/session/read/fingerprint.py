@@ -21,7 +21,7 @@ from vethlib._nl.addr import AddrMessage, lasting, parse_addr
 from vethlib._nl.const import IFA_F_PERMANENT
 from vethlib._nl.dump import all_bodies
 from vethlib._nl.link import LinkMessage, parse_link
-from vethlib.errors import Malformed, VethError
+from vethlib.errors import Malformed, SessionClosed, VethError
 from vethlib.session.core.namespaces import Identity, Namespaces, OpenNetns
 from vethlib.session.core.refusal import system_errors
 from vethlib.session.core.slabs import slabs
@@ -75,6 +75,8 @@ def fingerprints(open_namespaces: Callable[[], Namespaces], refs: Iterable[str])
                     cookie, links, addresses = tables
                     cookies[identity] = int.from_bytes(cookie, sys.byteorder)
                     result.of[identity] = fingerprint_of(cookie, map(parse_link, links), map(parse_addr, addresses))
+    except SessionClosed:
+        raise
     except (VethError, Malformed):
         return None
     return result

@@ -11,7 +11,7 @@ it, too, because it changes labels. Finally the addresses are read, and missing 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -25,7 +25,8 @@ from vethlib.addresses import Address
 from vethlib.endfields.checks import ADDR_GEN_MODE, IPV6_MIN_MTU, STABLE_SECRET, Sysctl, check_ipv6
 from vethlib.endfields.ipv6fields import check_field_of_ipv6
 from vethlib.endfields.table import ALTNAMES, FIELDS, LATE, MASTER, NEIGHBOURS, ROUTES, SYSCTLS, TAKES_LATE, Step
-from vethlib.errors import InvalidValue, LinkExists, NetlinkError
+from vethlib.errors import InvalidValue, LinkExists, NetlinkError, VethError
+from vethlib.linkref import Located
 from vethlib.links import IPInterface, Link, describe
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
 from vethlib.session.core.refusal import refusal
@@ -39,7 +40,7 @@ from .linksteps import LinkSteps, decides_addresses
 from .masters import find_masters, no_master
 from .restoring.late import ELSEWHERE
 
-__all__ = ["Change", "change", "check_expected"]
+__all__ = ["Change", "change", "change_all", "check_expected"]
 
 
 class Change(NamedTuple):
@@ -150,6 +151,21 @@ def change(namespaces: Namespaces, target: Target, wanted: Change) -> Link:
         if isinstance(error, LinkExists):
             error.dying = are_dying(namespaces, holders(namespaces, [(place, wanted.new_name or target.name)]))
         raise
+
+
+def change_all(
+    open_namespaces: Callable[[], Namespaces], items: Sequence[Located], wanted: Change
+) -> dict[int, VethError]:
+    """Change many links, one after the other; return the errors, by position."""
+    failed: dict[int, VethError] = {}
+    for position, (name, netns, index, seen) in enumerate(items):
+        try:
+            with open_namespaces() as namespaces:
+                request = f"set {describe(name, netns)}"
+                change(namespaces, Target(namespaces(netns), name, netns, request, index, seen=seen), wanted)
+        except VethError as error:
+            failed[position] = error
+    return failed
 
 
 def _with_master(namespaces: Namespaces, target: Target, wanted: Change) -> Change:
