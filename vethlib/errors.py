@@ -218,9 +218,13 @@ class NetnsNotFound(VethError, LookupError):
 
 
 class NetnsExists(VethError, FileExistsError):
-    """The named namespace already exists; if ``unusable``, the name is only that of a file or a symbolic link."""
+    """The named namespace already exists; if ``unusable``, the name is only that of a file or a symbolic link.
+
+    ``netns`` is the reference, such as "netns:blue".
+    """
 
     unusable: bool = False
+    netns: str = ""
 
     def __str__(self) -> str:
         return str(self.args[0])

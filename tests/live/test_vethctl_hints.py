@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ import pytest
 from tests.commands import Vethctl
 from tests.witness import ip, names, seen
 
+ROOT = Path(__file__).parents[2]
 LONE = {"name": "lone", "enabled": True, "veth": {"peer_if_name": "other"}}
 
 
@@ -173,3 +177,49 @@ def test_a_namespace_given_as_a_target_of_show_is_recognised(vethctl: Vethctl, b
 def test_what_is_in_order_has_no_cure(vethctl: Vethctl) -> None:
     found = vethctl("doctor", "--json").json
     assert [one["check"] for one in found if one["ok"] and one["cure"]] == []
+
+
+def test_a_directory_in_the_place_of_a_namespace_is_removed_as_the_advice_has_it(vethctl: Vethctl, blue: str) -> None:
+    os.mkdir("/run/netns/dir")
+    for argv in (["show", "@dir"], ["create", "a", "b@dir"], ["netns", "add", "dir"]):
+        error = vethctl(*argv, "--json").error
+        assert error["hint"] == "remove it first: rmdir /run/netns/dir"
+        assert "(a directory; rmdir /run/netns/dir removes it)" in error["error"] or argv[0] == "netns"
+        assert "netns del" not in error["error"]
+    os.rmdir("/run/netns/dir")
+    assert vethctl("netns", "add", "dir").code == 0
+
+
+def test_the_advice_about_an_existing_namespace_has_its_name(vethctl: Vethctl, blue: str) -> None:
+    hint = vethctl("netns", "add", blue, "--json").error["hint"]
+    assert hint == f"use it as it is, or delete it first: vethctl netns del {blue}"
+
+
+def test_who_may_not_enter_other_namespaces_is_told_what_is_missing(blue: str) -> None:
+    ip("link", "add", "name", "a", "type", "veth", "peer", "name", "b", "netns", blue)
+    vethctl = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-m", "vethlib"]
+
+    def run(*argv: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*vethctl, *argv], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    watched = "warning: only this namespace is watched: watching others needs CAP_SYS_ADMIN, "
+    for argv in ([], [f"a@{blue}"], ["@blu*"]):
+        assert run("watch", *argv, "--timeout", "0.1").stderr.startswith(watched)
+    for argv in (["a@"], ["--only", "state", "--label", "x"]):
+        assert watched not in run("watch", *argv, "--timeout", "0.1").stderr
+    assert f"a ⇄ index {seen('b', blue)['ifindex']} in another namespace" in run("show").stdout
+    assert run("delete", "a").stderr.startswith("vethctl: delete 1 link: ")
+
+
+def test_a_peer_whose_value_is_invalid_is_not_called_missing(vethctl: Vethctl, store: str) -> None:
+    directory = Path(store.removeprefix("dir:"))
+    (directory / "other.json").write_text(json.dumps({"name": "other", "mtu": 20, "veth": {"peer_if_name": "lone"}}))
+    lone, _ = vethctl("list", "--store", store, "--json").json
+    assert (lone["problem"], lone["reasons"]) == (
+        "peer other is INVALID",
+        [{"code": "peer-invalid", "about": "other"}],
+    )
+    said = vethctl("put", str(directory / "lone.json"), "--store", store, "--json")
+    assert said.reasons == [("warning", "", "peer-invalid", "other")]
+    said = vethctl("diff", "--store", store, "--json")
+    assert said.reasons == [("pending", "lone", "peer-invalid", "other")]

@@ -138,6 +138,28 @@ def test_what_leaves_the_selection_is_shown_with_its_state_and_only_what_is_not_
     assert rest == ""
 
 
+def test_watching_ends_on_sigterm_like_that_of_other_commands(said: str) -> None:
+    command = [sys.executable, "-m", "vethlib", "status", "veth9", "--watch", "--label", LABEL]
+    with attended(subprocess.Popen(command, stdout=subprocess.PIPE, text=True)) as watching:
+        assert watching.stdout is not None
+        assert watching.stdout.readline().startswith("veth9 ")
+        watching.send_signal(signal.SIGTERM)
+        assert (watching.wait(30), watching.stdout.read()) == (0, "")
+
+
+def test_the_namespace_of_an_interface_that_never_had_a_valid_value_is_not_known(vethctl: Vethctl, said: str) -> None:
+    status = Status("bad", State.INVALID, "x", 1.0)
+    Path(said, "bad.json").write_text(json.dumps(status.as_dict()))
+    Path(said, "was.json").write_text(json.dumps(status.as_dict() | {"name": "was", "host_name": "was"}))
+    lines = vethctl("status", "bad", "was", "--label", LABEL).out.splitlines()
+    assert [line.split()[:2] for line in lines[1:3]] == [["bad", "INVALID"], ["was", "home"]]
+    assert vethctl("describe", "bad", "--label", LABEL, "--json").json["links"] == []
+    (link,) = vethctl("describe", "was", "--label", LABEL, "--json").json["links"]
+    of_link = ("index", "up", "operstate", "mtu", "mac", "addresses", "counters", "fields")
+    assert link.keys() == {"interface", "netns", "name", "problem", *of_link}
+    assert {link[key] for key in of_link} == {None}
+
+
 def publish(directory: str, name: str, state: State | None, reasons: tuple[Reason, ...] = ()) -> None:
     """Change one status of the directory as its agent does."""
     file = Path(directory, f"{name}.json")

@@ -17,6 +17,7 @@ import pytest
 
 from tests.commands import Vethctl, runner
 from tests.witness import ip, poll, seen
+from vethlib import ns
 from vethlib.links import Link
 from vethlib.monitor import HostEvent
 
@@ -231,6 +232,10 @@ class Scripted:
             return [self._events.pop(0)]
         time.sleep(timeout or 0.0)
         return []
+
+    @property
+    def netns(self) -> list[str]:
+        return ["", *(f"netns:{name}" for name in ns.names())]
 
     def references(self, ref: str) -> list[str]:
         return [ref]

@@ -24,7 +24,7 @@ from vethlib.ns.files.glance import glance_at
 from .descriptor import HERE, OPEN_FLAGS, Descriptor, current, make_file, opened
 from .entering import call_in_new, can_enter
 from .loopback import set_loopback_up
-from .opening import NoNamespace, link_at
+from .opening import NoNamespace, is_directory, link_at
 from .opening import opened as opened_namespace
 from .reference import NETNS_DIR, check_netns_name, dangling, parse
 from .syscalls import MNT_DETACH, MS_BIND, MS_REC, MS_SHARED, UMOUNT_NOFOLLOW, mount, umount2
@@ -207,7 +207,7 @@ def _exists(path: str) -> NetnsExists:
     name = os.path.basename(path)
     obstacle = _obstacle(path, name)
     exists = NetnsExists(f"{path} already exists" + (f", but is {obstacle}" if obstacle else ""))
-    exists.errno, exists.unusable = errno.EEXIST, bool(obstacle)
+    exists.errno, exists.unusable, exists.netns = errno.EEXIST, bool(obstacle), f"netns:{name}"
     return exists
 
 
@@ -217,6 +217,8 @@ def _obstacle(path: str, name: str) -> str:
         with opened_namespace(path):
             return ""
     except NoNamespace:
+        if is_directory(path):
+            return f"a directory (rmdir {path} removes it)"
         return f"not a namespace: it is being created, or was left behind (ip netns del {name} removes it)"
     except (FileNotFoundError, ProcessLookupError):
         link = link_at(path)

@@ -37,6 +37,7 @@ __all__ = [
     "entry_at",
     "hidden_process",
     "identity_at",
+    "is_directory",
     "is_leftover",
     "is_namespace_of_process",
     "link_at",
@@ -286,6 +287,14 @@ def entry_at(path: str) -> Glance:
     finally:
         _close(fds)
     return _answered(path, lambda: _look(path))
+
+
+def is_directory(path: str) -> bool:
+    """Return whether there is a directory at `path`, not following a symbolic link; False if that is unknown."""
+    try:
+        return stat.S_ISDIR(glance_at(path).mode)
+    except OSError:
+        return False
 
 
 def link_at(path: str) -> str:

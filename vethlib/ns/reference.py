@@ -28,7 +28,7 @@ from vethlib.ns.files.glance import NoAnswer, glance_of, nsfs
 
 from .descriptor import HERE, Descriptor, duplicated
 from .descriptor import opened as opened_file
-from .opening import NETNS_DIR, NoNamespace, hidden_process, link_at, opened
+from .opening import NETNS_DIR, NoNamespace, hidden_process, is_directory, link_at, opened
 from .own import is_own, number_in
 from .syscalls import CLONE_NEWNET, ns_type
 
@@ -357,7 +357,10 @@ def _not_a_namespace(reference: Reference, kind: int = 0, why: str = "") -> Netn
     if kind:
         message = f"{_place(reference)} is a namespace, but not a network namespace"
     elif reference.kind == "netns" and not why:
-        message += f" (a leftover file; ip netns del {reference.value} removes it)"
+        cure = f"a leftover file; ip netns del {reference.value}"
+        if is_directory(reference.path):
+            cure = f"a directory; rmdir {reference.path}"
+        message += f" ({cure} removes it)"
     return NetnsNotFound(message, netns=str(reference), taken=True)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from vethlib.agent.config.files import load
 from vethlib.agent.config.model import Interface
@@ -78,13 +78,16 @@ def load_files(
     return configuration.parsed, None if configuration.invalid else configuration.interfaces, has_warnings
 
 
-def doubts(interfaces: Mapping[str, Interface]) -> dict[str, Verdict]:
-    """Return what is missing to create these interfaces on a host that has all namespaces, by name."""
+def doubts(interfaces: Mapping[str, Interface], invalid: Container[str] = ()) -> dict[str, Verdict]:
+    """Return what is missing to create these interfaces on a host that has all namespaces, by name.
+
+    `invalid` are the names of interfaces that have no valid value.
+    """
     refs = {interface.namespace.ref for interface in interfaces.values()}
     desired = with_netns(interfaces, Observed({ref: SeenNetns(ref, ref) for ref in refs}))
     conflicts = name_conflicts(desired)
     reasons = {
-        name: [conflicts[name]] if name in conflicts else unmet(one, desired, interfaces)
+        name: [conflicts[name]] if name in conflicts else unmet(one, desired, interfaces, invalid=invalid)
         for name, one in desired.items()
     }
     return {name: Verdict.because(State.PENDING, *missing) for name, missing in reasons.items() if missing}

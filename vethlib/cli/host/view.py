@@ -114,7 +114,9 @@ class View:
             return ""
         peer = self.peer(surveyed)
         if peer is None:
-            return f"⇄ index {surveyed.link.peer_index} in an unnamed namespace"
+            # If a namespace is not shown, it may be the one.
+            where = "another namespace" if self.hidden or self.unseen else "an unnamed namespace"
+            return f"⇄ index {surveyed.link.peer_index} in {where}"
         return f"⇄ {peer.link.name}" + (f"@{ref_text(peer.ref)}" if peer.at != surveyed.at else "")
 
     def as_dict(self, surveyed: SurveyedLink) -> dict[str, object]:

@@ -70,6 +70,11 @@ def summary(entries: Collection[Entry], among: int = 0) -> str:
     return f"{part}{counted(max(among, len(entries)), 'interface')}" + (f": {states}" if states else "")
 
 
+def is_placed(entry: Entry) -> bool:
+    """Return whether the namespace of an interface is known; it is not if the interface never had a valid value."""
+    return entry["netns"] is not None and (entry["host_name"] != "" or entry["state"] != "INVALID")
+
+
 def age(since: str | None) -> str:
     """Return the age of a time in ISO 8601; "" for None."""
     return "" if since is None else age_of(datetime.fromisoformat(since).timestamp())

@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # it imports protobuf, which most commands do not need
 
 __all__ = ["COUNTERS", "Description", "EndState", "MeasuredLink", "fields_as_dict", "problem_as_dict"]
 
+_OF_LINK: Final = ("index", "up", "operstate", "mtu", "mac", "addresses", "counters", "problem", "fields")
 _LONGEST: Final = 300  # characters of an invalid value
 
 COUNTERS = ("rx_bytes", "rx_packets", "rx_dropped", "rx_errors", "tx_bytes", "tx_packets", "tx_dropped", "tx_errors")
@@ -62,10 +63,10 @@ class EndState:
     fields: Mapping[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the end for JSON."""
+        """Return the end for JSON; without a link, what is known of links is null."""
         entry: dict[str, Any] = {"interface": self.interface, "netns": self.ref, "name": self.name}
         if self.link is None:
-            return entry | {"index": None, "problem": self.problem}
+            return entry | dict.fromkeys(_OF_LINK) | {"problem": self.problem}
         link, stats = self.link, self.stats
         return entry | {
             "index": link.index,

@@ -38,7 +38,6 @@ _HINTS: tuple[tuple[type[VethError], str], ...] = (
     (LinkExists, "to see it: vethctl show --all"),
     (LinkNotFound, "to see all links: vethctl show --all"),
     (Malformed, "to see the messages of the kernel: VETHLIB_DEBUG=nl vethctl …"),
-    (NetnsExists, "use it as it is, or delete it first: vethctl netns del NAME"),
     (NotSupported, "to see its kind: vethctl show --all; for the features of this kernel: vethctl doctor"),
     (DuplicateAddress, "changes made before remain; give one of the two links another address"),
     (WaitTimeout, "changes made before remain; to see the links: vethctl show --all"),
@@ -86,18 +85,28 @@ def _hint(error: VethError, name: str) -> str:
         kind, colon, value = error.netns.partition(":")
         if colon and kind != "netns":
             return ""  # for a process, a file or a container, the message is enough
+        name = value or kind
         if error.taken:
-            return f"remove it first: vethctl netns del {value or kind}"
-        if (name := value or kind).startswith("@"):
+            return _removal(name)
+        if name.startswith("@"):
             return f"to see the namespaces: vethctl netns list; give the name without the '@': {name[1:] or 'NAME'}"
-        if _PEER_OF_IP.fullmatch(value or kind) or is_link(value or kind):
+        if _PEER_OF_IP.fullmatch(name) or is_link(name):
             return "to see the namespaces: vethctl netns list; of NAME@PEER, as ip prints it, give NAME alone"
-        return f"to see the namespaces: vethctl netns list; to create it: vethctl netns add {value or kind or 'NAME'}"
+        return f"to see the namespaces: vethctl netns list; to create it: vethctl netns add {name or 'NAME'}"
     if isinstance(error, LinkExists) and error.dying:
         return "try again in a moment, or let create wait: --wait SECONDS"
-    if isinstance(error, NetnsExists) and error.unusable:
-        return "remove it first: vethctl netns del NAME"
+    if isinstance(error, NetnsExists):
+        name = error.netns.removeprefix("netns:") or "NAME"
+        return _removal(name) if error.unusable else f"use it as it is, or delete it first: vethctl netns del {name}"
     return next((hint for kind, hint in _HINTS if isinstance(error, kind)), "")
+
+
+def _removal(name: str) -> str:
+    """Return how to remove what is in the place of a named namespace: `netns del` does it, but not for a directory."""
+    from vethlib.ns.opening import NETNS_DIR, is_directory  # only for this error
+
+    path = f"{NETNS_DIR}/{name}"
+    return f"remove it first: {f'rmdir {path}' if is_directory(path) else f'vethctl netns del {name}'}"
 
 
 def _kebab(name: str) -> str:

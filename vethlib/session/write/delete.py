@@ -27,6 +27,7 @@ from vethlib.session.core.slabs import SLAB, Slab, by_reference, slabs
 from vethlib.session.read.reading import to_link
 from vethlib.session.read.samelink import KnownVeth, is_another
 from vethlib.session.read.target import missing, nsid_of_home, read_body, renumbered, replaced
+from vethlib.text import counted
 
 from .grouped import GONE, GroupDeletion
 
@@ -54,7 +55,7 @@ def delete_indexes(
         outcome = GroupDeletion(namespaces, place, groups, marks_are_dear=marks_are_dear).run()
     namespaces.caches.catch_up()
     if outcome.errno not in GONE:
-        raise refusal(outcome, f"delete {len(groups)} links", place.ref)
+        raise refusal(outcome, f"delete {counted(len(groups), 'link')}", place.ref)
 
 
 def _mark_is_dear(link: LinkMessage) -> bool:

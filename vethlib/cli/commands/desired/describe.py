@@ -23,7 +23,7 @@ from vethlib.cli.arguments.parser import STORES, UsageError
 from vethlib.cli.host.ends import observe_ends
 from vethlib.cli.host.found_agents import how_to_start, status_dir_of
 from vethlib.cli.render.description import description_lines
-from vethlib.cli.render.states import code_of, unwritten
+from vethlib.cli.render.states import code_of, is_placed, unwritten
 from vethlib.cli.render.values import Description
 from vethlib.cli.term.again import same_place
 from vethlib.cli.term.exits import INVALID, PENDING, REFUSED
@@ -67,7 +67,8 @@ def describe(args: Namespace, output: Output) -> int:
         return _no_such(description, known, published.entries.values(), args, output)
     description.peer_status = published.entries.get(_peer(description))
     description.ends = observe_ends(
-        [entry for entry in (description.status, description.peer_status) if entry is not None], published
+        [entry for entry in (description.status, description.peer_status) if entry is not None and is_placed(entry)],
+        published,
     )
     if published.is_of_earlier_run:
         description.notes.append("the agent has not written all statuses yet: this one may be from the last agent")

@@ -28,6 +28,7 @@ from vethlib.cli.render.states import (
     age,
     age_of,
     code_of,
+    is_placed,
     reason_of,
     state_text,
     summary,
@@ -37,6 +38,7 @@ from vethlib.cli.render.states import (
 from vethlib.cli.term.again import same_place
 from vethlib.cli.term.exits import DONE, INVALID, PENDING, REFUSED
 from vethlib.cli.term.output import Output
+from vethlib.cli.term.signals import until_stopped
 from vethlib.cli.term.text import counted, fit, natural, paint, printable, width
 from vethlib.errors import InvalidValue
 from vethlib.ns.descriptor import HERE
@@ -168,7 +170,7 @@ def _without_status(name: str) -> Entry:
 def _show(output: Output, entries: list[Entry]) -> None:
     rows: list[tuple[str, ...]] = [(paint("INTERFACE", "heading"), "NETNS", "LINK", "PEER", "STATE", "SINCE", "REASON")]
     for entry in entries:
-        netns = "" if entry["netns"] is None else ref_text(entry["netns"])
+        netns = ref_text(entry["netns"]) if is_placed(entry) else ""
         link = f"{entry['host_name']}#{entry['ifindex']}" if entry["ifindex"] else entry["host_name"]
         state = state_text(entry["state"])
         rows.append((entry["name"], netns, link, entry["peer"], state, age(entry["since"]), reason_of(entry)))
@@ -296,7 +298,7 @@ def _watch(statuses: Statuses, which: _Selection, args: Namespace, output: Outpu
     published = Published({}, None)
     lost = outage = refused = ""
     runs = True
-    with closing(statuses.watch(_TICK if terminal else None)) as updates:
+    with until_stopped(), closing(statuses.watch(_TICK if terminal else None)) as updates:
         for update in updates:
             if isinstance(update, StoreError):
                 if not terminal and str(update) != lost:

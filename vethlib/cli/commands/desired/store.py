@@ -62,8 +62,9 @@ def put(args: Namespace, output: Output) -> int:
                 return INVALID
             _check_key(name, interfaces, args)
             edits, count = editor.put(*interfaces.values()), len(interfaces)
-            stored = _valid(editor.values())
-            doubts = {one: doubt for one, doubt in configuration.doubts(stored).items() if one in interfaces}
+            values = editor.values()
+            stored, invalid = _valid(values), _invalid(values)
+            doubts = {one: doubt for one, doubt in configuration.doubts(stored, invalid).items() if one in interfaces}
             warnings = [one for one in warnings_of(stored) if not interfaces.keys().isdisjoint(one.interfaces)]
     for one, doubt in doubts.items():
         output.warning(f"{one}: {doubt.reason}", reasons=doubt.reasons)
@@ -163,7 +164,7 @@ def delete(args: Namespace, output: Output) -> int:
 def table(args: Namespace, output: Output) -> int:
     """List the stored interfaces and their problems; return INVALID if a value is invalid."""
     values = _editor(args).values()
-    missing = configuration.doubts(_valid(values))
+    missing = configuration.doubts(_valid(values), _invalid(values))
     doubts = _doubts(_valid(values), missing)
     code = DONE if all(one.interface is not None for one in values.values()) else INVALID
     if output.as_json:
@@ -385,6 +386,10 @@ def _report_missing(missing: Iterable[str], known: Iterable[str], args: Namespac
 
 def _valid(values: Mapping[str, Parsed]) -> dict[str, Interface]:
     return {key: one.interface for key, one in values.items() if one.interface is not None}
+
+
+def _invalid(values: Mapping[str, Parsed]) -> set[str]:
+    return {key for key, one in values.items() if one.interface is None}
 
 
 def _doubts(interfaces: Mapping[str, Interface], missing: Mapping[str, Verdict]) -> dict[str, str]:

@@ -25,6 +25,7 @@ from vethlib.cli.term.text import paint
 from vethlib.errors import InvalidValue
 from vethlib.links import Link
 from vethlib.monitor import HostEvent, Monitor
+from vethlib.ns.opening import NETNS_DIR, identity_at
 from vethlib.session import Session
 
 __all__ = ["watch"]
@@ -47,6 +48,7 @@ def watch(args: Namespace, output: Output) -> int:
     ):
         if "label" in args.given or "state" in chosen.only:
             _warn_without_agent(args, output)
+        _warn_of_unwatched(monitor, chosen, output)
         batches = _batches(monitor, deadline, stopped)
         if args.initial:
             for event in chosen.of(monitor, monitor.snapshot()):
@@ -73,6 +75,15 @@ def _warn_without_agent(args: Namespace, output: Output) -> None:
         return  # it is unknown whether one runs
     if published.agent is None and not published.is_elsewhere:
         output.warning(f"no agent with the label {args.label} runs")
+
+
+def _warn_of_unwatched(monitor: Monitor, chosen: _Filter, output: Output) -> None:
+    """Warn of named namespaces whose events will be missing, because capabilities are."""
+    watched = set(monitor.netns)
+    unwatched = [name for name in ns.names() if (ref := f"netns:{name}") not in watched and chosen.may_have(ref)]
+    if any(identity_at(f"{NETNS_DIR}/{name}") is not None for name in unwatched):
+        needed = "CAP_SYS_ADMIN, CAP_NET_ADMIN and CAP_NET_BROADCAST"
+        output.warning(f"only this namespace is watched: watching others needs {needed}")
 
 
 def _batches(monitor: Monitor, deadline: float | None, stopped: Any) -> Iterator[list[HostEvent]]:
@@ -128,6 +139,12 @@ class _Filter:
     def of(self, monitor: Monitor, events: Iterable[HostEvent]) -> Iterator[HostEvent]:
         """Yield the events to print."""
         return (event for event in events if self._fits(monitor, event))
+
+    def may_have(self, ref: str) -> bool:
+        """Return whether events of a namespace may be printed."""
+        if self.only == {"state"}:
+            return False
+        return not self._patterns or any(pattern.fits(None, ref) for pattern in self._patterns)
 
     def _is_of_kind(self, event: HostEvent) -> bool:
         if self.only and event.what not in self.only:
