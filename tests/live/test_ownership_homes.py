@@ -7,12 +7,13 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.live.applying import LABEL
-from tests.live.configuring import configured, pair, put, settle
-from tests.witness import names, seen
+from tests.live.configuring import configured, is_state, pair, put, settle, until
+from tests.witness import ip, names, seen
 from vethlib import Session, ns
 from vethlib.agent import Interface, State
 from vethlib.agent.reconcile.configurator import Configurator
@@ -94,6 +95,50 @@ def test_a_pair_that_an_agent_is_about_to_build_or_has_built_while_another_one_w
         settle(second)
         assert configured(second, "x", "y")()
     assert seen("a", "ns1")["ifindex"] == index
+
+
+def test_a_pair_that_another_agent_has_just_built_where_this_one_was_about_to_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with agent_in("h2") as second, ns.entered("h1"), Session() as session, Configurator(session) as first:
+        create_many = session.create_many
+
+        def create_too_late(*args: Any, **kwargs: Any) -> object:
+            monkeypatch.setattr(session, "create_many", create_many)
+            with ns.entered("h2"):
+                second.resync(pair("a", "b", "h2", "ns1"))
+                settle(second)
+            indexes.append(seen("b", "ns1")["ifindex"])
+            return create_many(*args, **kwargs)
+
+        indexes: list[int] = []
+        monkeypatch.setattr(session, "create_many", create_too_late)
+        first.resync(pair("a", "b", "h1", "ns1"))
+        until(first, is_state(first, State.FAILED, "b"))
+        assert [seen("b", "ns1")["ifindex"]] == indexes
+        assert names("h1") == set()
+
+
+def test_a_pair_that_another_agent_has_built_where_a_killed_one_was_about_to_is_left_alone() -> None:
+    with agent_in("h1") as first:
+        first.resync(pair("a", "b", "h1", "ns1"))
+        settle(first)
+        path = Path(first.pairs.path)
+    lines = path.read_text().splitlines(keepends=True)
+    ip("link", "del", "dev", "b", netns="ns1")
+    path.write_text("".join(line for line in lines if not line.startswith('["pair"')))
+    with agent_in("h2") as second:
+        second.resync(pair("a", "b", "h2", "ns1"))
+        settle(second)
+        assert configured(second, "a", "b")()
+    index = seen("b", "ns1")["ifindex"]
+    with agent_in("h1") as restarted:
+        restarted.resync(pair("a", "b", "h1", "ns1"))
+        settle(restarted)
+        assert restarted.status("b")[0].state is State.FAILED
+        restarted.resync([])
+        settle(restarted)
+    assert seen("b", "ns1")["ifindex"] == index
 
 
 def test_the_same_pair_in_the_same_namespaces_is_adopted_from_another_home() -> None:

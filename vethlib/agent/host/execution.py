@@ -25,7 +25,7 @@ from vethlib.agent.planning.operations import (
     RemoveSurplus,
 )
 from vethlib.endfields.table import FIELDS
-from vethlib.errors import BatchError, VethError
+from vethlib.errors import BatchError, LinkExists, VethError
 from vethlib.links import Address, IPInterface, Link, NetnsRef, describe
 from vethlib.ns import Netns
 from vethlib.session import Session
@@ -324,7 +324,9 @@ def _create(
     except Exception as error:
         pairs = {id(veth): veth for veth, _ in given}
         failed = _one_by_one(veths, "create a pair", error, lambda key: create([pairs[key]]))
-    # The next observation voids the intents that were not carried out: a pair that failed may exist in part.
+    # The next observation voids the other intents that were not carried out: a pair that failed may exist in part.
+    if records is not None:
+        _void_refused(veths, records, failed)
     _account(veths, failed, execution, routes.made)
 
 
@@ -332,6 +334,18 @@ def _note_intents(veths: Mapping[int, CreatePair], records: RecordFile, pairs: I
     """Record pairs that are about to be created. Pairs with both ends in the home namespace need no record."""
     intents = [intended(veths[id(pair.veth)], pair) for pair in pairs]
     records.write([records.record.intend(pair) for pair in intents if not pair.is_within(records.home)])
+
+
+def _void_refused(
+    veths: Mapping[int, CreatePair], records: RecordFile, failed: Mapping[Any, VethError]
+) -> None:
+    """Void the intents for pairs whose name another link had before, so that nothing of them exists.
+
+    That link may be an end of another agent's pair with the same marks: with the intent, it would pass for an owned end
+    whose peer was moved.
+    """
+    refused = [veths[key] for key, error in failed.items() if isinstance(error, LinkExists) and key in veths]
+    records.write([records.record.void(frozenset((create.a.name, create.b.name))) for create in refused])
 
 
 def _note_creations(

@@ -137,7 +137,7 @@ class RecordFile(Closing):
     def refresh(self) -> None:
         """Apply what other processes have written since the last call."""
         if self.record.adopts:
-            self.record.foreign = foreign_records(self._label, self._boot, self._directory, home=self.home)
+            self._read_foreign()
         if self._in_memory:
             return
         try:
@@ -148,6 +148,11 @@ class RecordFile(Closing):
             self._whole = True  # it does not exist yet, or was removed
         except (OSError, VethError) as error:
             self._fail(error)
+        if self.record.foreign is None and self.record.intents():
+            self._read_foreign()  # the process that was to create those pairs has ended
+
+    def _read_foreign(self) -> None:
+        self.record.foreign = foreign_records(self._label, self._boot, self._directory, home=self.home)
 
     def _catch_up(self) -> None:
         file = os.open(self._name, _READ, dir_fd=self._open_directory())

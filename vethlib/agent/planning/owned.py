@@ -175,6 +175,8 @@ class OwnedPairs:
 
     def _half_intended(self, end: SeenLink, intent: RecordedPair) -> _Marks:
         """Return the mark of an end whose other end was not observed: it was moved while the pair was being created."""
+        if self._is_claimed(end):
+            return {}
         for mine in intent.ends:
             if self._fits(end, mine) and self._is_marked_for(end, mine):
                 self._by_marks.add(end.id)
@@ -196,11 +198,15 @@ class OwnedPairs:
         fit = self._fits(a, intent.a), self._fits(b, intent.b)
         if all(fit):
             return True
-        if not (self._is_marked_for(a, intent.a) and self._is_marked_for(b, intent.b)):
+        if not (self._is_marked_for(a, intent.a) and self._is_marked_for(b, intent.b)) or self._is_claimed(a, b):
             return False
         # Moved by other programs between creation and recording. An end without its alias has existed for less than a
         # millisecond, and at most one of the two was moved in that time.
         return any(fit) or (self._has_mark_of(a, intent.a) and self._has_mark_of(b, intent.b))
+
+    def _is_claimed(self, *ends: SeenLink) -> bool:
+        """Return whether an agent of the same label with another home namespace has built the pair, as far as known."""
+        return any(other.claims(end) for other in self._record.foreign or () for end in ends)
 
     def _fits(self, end: SeenLink, intended: RecordedEnd) -> bool:
         if end.place != intended.place or self._is_stale(intended):
@@ -263,7 +269,7 @@ class OwnedPairs:
             return self._record.adopts
         if self._configured_places.isdisjoint(end.place for end in ends):
             return False
-        return not any(other.claims(end) for other in foreign for end in ends)
+        return not self._is_claimed(*ends)
 
     @cached_property
     def _configured_places(self) -> set[NetnsId | None]:

@@ -121,8 +121,9 @@ class PairRecord:
     """The whole record, in memory.
 
     `adopts` is true if there was no record before: then a pair with the right marks on both ends may be owned, too.
-    `foreign` are the records of agents of the same label with other home namespaces, in case that such a pair is
-    theirs; None if no record is kept at all, so that marks have to suffice.
+    `foreign` are the records of agents of the same label with other home namespaces, in case that such a pair, or one
+    of which only one end is seen, is theirs; None if they were not needed, or if no record is kept at all, so that
+    marks have to suffice.
     """
 
     def __init__(self, *, adopts: bool = True) -> None:
