@@ -17,7 +17,7 @@ from tests.live.other_user import OTHER
 from tests.live.threads import in_thread
 from tests.refusing import raises
 from tests.witness import names, poll
-from vethlib import NetnsNotFound, NotPermitted, Session, ns
+from vethlib import NetlinkError, NetnsNotFound, NotPermitted, Session, ns
 from vethlib.agent import Namespace
 from vethlib.agent.reconcile.configurator import Configurator
 from vethlib.follow import Follower, ResolverDown, processes
@@ -91,9 +91,10 @@ def test_without_a_procfs_no_mount_option_is_blamed(process: subprocess.Popen[by
         mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None)
         mount(b"tmpfs", b"/proc", b"tmpfs", 0, None)
         for ref in references(process.pid, tmp_path):
-            with raises(NetnsNotFound, netns=ref) as caught:
+            with raises(NetlinkError, netns=ref, errno=errno.ENOENT) as caught:
                 ns.open_fd(ref)
             assert "hidepid" not in str(caught.value)
+            assert "/proc is not mounted" in str(caught.value)
 
     in_thread(run)
 

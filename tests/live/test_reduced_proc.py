@@ -1,25 +1,33 @@
-"""If /proc shows only processes (mount option subset=pid), it is unknown whether a link has IPv6."""
+"""If /proc shows only processes (mount option subset=pid), or is not mounted, nothing is taken for absent."""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.live.applying import value
+from tests.live.applying import interface, value
+from tests.live.configuring import by_file, by_pid, configured, pair, placed, settle, until
 from tests.live.threads import in_thread
 from tests.mounts import READ_ONLY
+from tests.programs import attended
 from tests.refusing import raises
-from tests.witness import names
+from tests.stores import nothing, snapshot, write
+from tests.witness import names, poll
 from vethlib import End, LinkExists, NetlinkError, Netns, Session, Veth
-from vethlib.ns.syscalls import CLONE_NEWNS, MS_PRIVATE, MS_REC, mount, unshare
+from vethlib.agent import Namespace, NamespaceType
+from vethlib.agent.reconcile.configurator import Configurator
+from vethlib.agent.stores.files.directory import DirectoryStore
+from vethlib.ns.syscalls import CLONE_NEWNS, MNT_DETACH, MS_BIND, MS_PRIVATE, MS_REC, mount, umount2, unshare
 from vethlib.session.core.ipv6 import lacks_ipv6
 
 ROOT = Path(__file__).parents[2]
@@ -142,3 +150,82 @@ def test_without_proc_errors_name_it(home: Netns, call: str) -> None:
     """
     done = _without_proc("-c", program)
     assert (done.stdout.split(), done.stderr) == ([str(errno.ENOENT), "True"], "")
+
+
+@contextmanager
+def covered_proc() -> Iterator[None]:
+    """A block in which /proc is not mounted, in a thread that has mounts of its own."""
+    mount(b"tmpfs", b"/proc", b"tmpfs", 0, None)
+    try:
+        yield
+    finally:
+        umount2(b"/proc", MNT_DETACH)
+
+
+@pytest.mark.parametrize("kind", ["named", "process", "file of a process", "bound file"])
+def test_pairs_stay_while_proc_is_away(home: Netns, blue: str, tmp_path: Path, kind: str) -> None:
+    bound = tmp_path / "bound"
+    bound.touch()
+    sleeping = subprocess.Popen(["unshare", "-n", "sleep", "60"])
+    assert poll(lambda: os.stat(f"/proc/{sleeping.pid}/ns/net").st_ino != home.identity[1])
+    at = {
+        "named": Namespace(NamespaceType.NAMED_NS, name=blue),
+        "process": by_pid(sleeping.pid),
+        "file of a process": by_file(f"/proc/{sleeping.pid}/ns/net"),
+        "bound file": by_file(bound),
+    }[kind]
+
+    def work() -> None:
+        mount(f"/run/netns/{blue}".encode(), bytes(bound), b"none", MS_BIND, None)
+        with Session() as session, Configurator(session) as configurator:
+            configurator.resync([interface("a", "b"), placed("b", "a", at)])
+            settle(configurator)
+            assert configured(configurator, "a", "b")()
+            before = socket.if_nametoindex("a")
+            with covered_proc():
+                configurator.resync()
+                configurator.put(interface("a", "b", mtu=1400))
+                for _ in range(10):
+                    configurator.poll(0.05)
+                assert socket.if_nametoindex("a") == before
+            configurator.resync()
+            until(configurator, configured(configurator, "a", "b"))
+            assert socket.if_nametoindex("a") == before
+
+    with attended(sleeping):
+        with_proc(work)
+        sleeping.kill()
+
+
+def test_a_pair_that_is_deleted_meanwhile_comes_back_with_proc(home: Netns, blue: str) -> None:
+    def work() -> None:
+        with Session() as session, Configurator(session) as configurator:
+            configurator.resync(pair("a", "b", "", blue))
+            settle(configurator)
+            session.delete("a")
+            with covered_proc():
+                for _ in range(5):
+                    configurator.poll(0.05)
+            until(configurator, configured(configurator, "a", "b"))
+            assert "a" in names()
+
+    with_proc(work)
+
+
+def test_files_of_a_store_keep_their_values_while_proc_is_away(tmp_path: Path) -> None:
+    write(tmp_path / "two.json", value("a", "b"), value("b", "a"))
+
+    def work() -> None:
+        store = DirectoryStore(tmp_path)
+        try:
+            assert snapshot(store).keys() == {"a", "b"}
+            with covered_proc():
+                store.reread()
+                assert snapshot(store).keys() == {"a", "b"}
+                nothing(store)
+            store.reread()
+            assert all(parsed.interface for parsed in snapshot(store).values())
+        finally:
+            store.close()
+
+    with_proc(work)

@@ -35,6 +35,7 @@ __all__ = [
     "NoNamespace",
     "asked",
     "entry_at",
+    "has_procfs",
     "hidden_process",
     "identity_at",
     "is_directory",
@@ -254,6 +255,11 @@ def hidden_process(path: str) -> int:
     except OSError:
         pass  # EPERM: it belongs to another user
     return number
+
+
+def has_procfs() -> bool:
+    """Return whether a procfs is mounted at /proc. Without it, no namespace can be opened, and none is known to end."""
+    return os.path.lexists("/proc/self")
 
 
 def _is_proc_ours() -> bool:

@@ -28,7 +28,7 @@ from vethlib.ns.files.glance import NoAnswer, glance_of, nsfs
 
 from .descriptor import HERE, Descriptor, duplicated
 from .descriptor import opened as opened_file
-from .opening import NETNS_DIR, NoNamespace, hidden_process, is_directory, link_at, opened
+from .opening import NETNS_DIR, NoNamespace, has_procfs, hidden_process, is_directory, link_at, opened
 from .own import is_own, number_in
 from .syscalls import CLONE_NEWNET, ns_type
 
@@ -315,6 +315,9 @@ def not_opened(reference: Reference, error: OSError) -> VethError:
 
 def _missing(reference: Reference) -> VethError:
     place, text = _place(reference), str(reference)
+    if not has_procfs():
+        message = f"{place} cannot be opened: /proc is not mounted (mount -t proc proc /proc)"
+        return NetlinkError(message, errno=errno.ENOENT, netns=text)
     link = link_at(place) if reference.names_file else ""
     if pid := hidden_process(link or place):
         capability = "CAP_SYS_PTRACE"

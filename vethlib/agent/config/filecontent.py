@@ -84,7 +84,10 @@ def _version(link: os.stat_result) -> tuple[int, int, int]:
 
 
 def _read(target: int, size: int, most: int) -> bytes:
-    file = os.open(f"/proc/self/fd/{target}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        file = os.open(f"/proc/self/fd/{target}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:  # which would mean that there is no such file
+        raise OSError(errno.EIO, "/proc is not mounted") from None
     try:
         pieces = [posix.read(file, min(size + 1, most))]
         left = most - len(pieces[-1])

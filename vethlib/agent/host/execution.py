@@ -336,9 +336,7 @@ def _note_intents(veths: Mapping[int, CreatePair], records: RecordFile, pairs: I
     records.write([records.record.intend(pair) for pair in intents if not pair.is_within(records.home)])
 
 
-def _void_refused(
-    veths: Mapping[int, CreatePair], records: RecordFile, failed: Mapping[Any, VethError]
-) -> None:
+def _void_refused(veths: Mapping[int, CreatePair], records: RecordFile, failed: Mapping[Any, VethError]) -> None:
     """Void the intents for pairs whose name another link had before, so that nothing of them exists.
 
     That link may be an end of another agent's pair with the same marks: with the intent, it would pass for an owned end

@@ -17,6 +17,7 @@ from vethlib.agent.planning.operations import CreatePair, Plan
 from vethlib.agent.planning.owned import OwnedPairs
 from vethlib.agent.planning.planner import plan
 from vethlib.agent.planning.recorded import PairRecord, RecordedEnd, RecordedPair
+from vethlib.ns.opening import has_procfs
 from vethlib.session.write.creating.create import Made, Planned
 
 from .given import facts_of_missing
@@ -83,8 +84,10 @@ def ends_missing(record: PairRecord, observed: Observed, recorded: Mapping[Netns
     """Return the recorded ends that an observation of the whole host did not find.
 
     `recorded` has a reference to each of their namespaces. Ends in a namespace that may exist, but could not be looked
-    into, are not missing.
+    into, are not missing. Without /proc, it is not known of any.
     """
+    if not has_procfs():
+        return set()
     unknown = {netns.ref for netns in observed.netns.values() if netns.unknown}
     hidden = {place for place, ref in recorded.items() if ref in unknown}
     ends = [end for pair in record for end in pair.ends if end.ref not in unknown and end.place not in hidden]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 
-from vethlib.ns.opening import hidden_process
+from vethlib.ns.opening import has_procfs, hidden_process
 
 __all__ = ["NO_PIDFDS", "start_time"]
 
@@ -25,5 +25,7 @@ def start_time(pid: int) -> str | None:
     except (FileNotFoundError, ProcessLookupError):
         if hidden_process(f"/proc/{pid}"):
             raise PermissionError(errno.EPERM, os.strerror(errno.EPERM)) from None
+        if not has_procfs():
+            raise OSError(errno.EIO, "/proc is not mounted") from None
         return None
     return None if fields[0] in (b"Z", b"X") else fields[19].decode()
