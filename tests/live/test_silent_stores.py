@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,31 @@ def test_a_store_is_read_where_no_thread_can_be_started(
         store.close()
     finally:
         umount2(os.fsencode(path), MNT_DETACH)
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (["validate", "{path}"], 1),
+        (["apply", "{path}"], 1),
+        (["diff", "{path}"], 1),
+        (["list", "--store", "dir:{path}"], 1),
+        (["get", "a", "--store", "dir:{path}"], 0),
+        (["put", "{new}", "--store", "dir:{path}"], 0),
+        (["del", "a", "--store", "dir:{path}"], 0),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_a_command_does_not_wait_for_the_silent_target_of_a_link(
+    path: Path, tmp_path: Path, command: list[str], code: int
+) -> None:
+    write(path / "a.json", value("a", "b"), value("b", "a"))
+    new = write(tmp_path / "new.json", value("c", "d"), value("d", "c"))
+    with ThreadPoolExecutor() as threads, silent_fuse(tmp_path / "dead"):
+        (path / "link.json").symlink_to(tmp_path / "dead" / "x.json")
+        done = threads.submit(said, *(word.format(path=path, new=new) for word in command)).result(LONGEST)
+    assert done.code == code, done.err
+    assert code == 0 or SILENT in (done.out if command[0] == "list" else done.err)
 
 
 def test_an_agent_heals_and_stops_while_a_link_leads_to_a_silent_file_system(path: Path, tmp_path: Path) -> None:

@@ -6,12 +6,14 @@ import errno
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import IO, Any
 
 from vethlib.agent.limits import DEFAULT, Limits
 from vethlib.errors import InvalidValue, VethError
+from vethlib.ns.opening import asked
 
-from .filecontent import content
+from .filecontent import Content, content
 from .model import Interface
 from .northbound import Parsed, read
 
@@ -103,9 +105,9 @@ def contents(
             in_directory = _json_files(path)
             if not in_directory:
                 warnings.append(f"{path} has no *.json file: an empty configuration")
-            listed |= set(in_directory)
-            for file in in_directory:
-                files.setdefault(os.path.realpath(file), file)
+            listed |= in_directory.keys()
+            for file, real in in_directory.items():
+                files.setdefault(real, file)
         else:
             files.setdefault(os.path.realpath(path), path)
     for file in files.values():
@@ -139,13 +141,32 @@ def refuse_twin(value: Parsed, sources: Iterable[str]) -> Parsed:
     return value.refused(InvalidValue("name", value.name, f"configured in {value.source} and in {where}: keep one"))
 
 
-def _json_files(directory: str) -> list[str]:
+def _json_files(directory: str) -> dict[str, str]:
+    """Return the path of each configuration file in a directory, in order, with its path without links."""
+    files: dict[str, str] = {}
     try:
-        names = sorted(os.listdir(directory))
+        with os.scandir(directory) as entries:
+            found = sorted((entry for entry in entries if is_configuration(entry.name)), key=lambda entry: entry.name)
+        parent = os.path.realpath(directory)
     except OSError as error:
         raise _unreadable(directory, error) from error
-    paths = (os.path.join(directory, name) for name in names if is_configuration(name))
-    return [path for path in paths if not os.path.isdir(path)]
+    for entry in found:
+        path = os.path.join(directory, entry.name)
+        try:
+            if entry.is_symlink():
+                is_directory, real = asked(path, partial(_behind, path))
+            else:
+                is_directory, real = entry.is_dir(follow_symlinks=False), os.path.join(parent, entry.name)
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        if not is_directory:
+            files[path] = real
+    return files
+
+
+def _behind(link: str) -> tuple[bool, str]:
+    """Return whether a symbolic link leads to a directory, and its path without links."""
+    return os.path.isdir(link), os.path.realpath(link)
 
 
 def _read_named(path: str, longest: int) -> bytes:
@@ -171,19 +192,27 @@ def _read_up_to(file: IO[Any], most: int) -> Any:
 
 
 def _read_listed(path: str, longest: int) -> bytes:
-    """Read up to `longest` + 1 bytes of a file in a directory, where other users may have put it."""
-    parent, name = os.path.split(path)
+    """Read up to `longest` + 1 bytes of a file in a directory, where other users may have put it.
+
+    A symbolic link may lead to a file system that never answers, so another thread follows it.
+    """
     try:
-        directory = os.open(parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            file = content(name, directory, longest=longest)
-        finally:
-            os.close(directory)
+        read = partial(_content_at, path, longest)
+        file = asked(path, read) if os.path.islink(path) else read()
         if file is None:
             raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
     except OSError as error:
         raise _unreadable(path, error) from error
     return file.raw
+
+
+def _content_at(path: str, longest: int) -> Content | None:
+    parent, name = os.path.split(path)
+    directory = os.open(parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return content(name, directory, longest=longest)
+    finally:
+        os.close(directory)
 
 
 def _unreadable(path: str, error: OSError) -> UnreadablePath:

@@ -29,10 +29,11 @@ from vethlib.agent.stores.protocol import Edit, Snapshot, Stored, StoreError
 from vethlib.agent.stores.texts import check_names, means, name_in
 from vethlib.errors import InvalidValue
 from vethlib.ns.descriptor import Descriptor
+from vethlib.ns.opening import asked
 
 from .contents import Contents
 from .listtext import Element, edited, read_elements
-from .reading import content, is_of_another_user, opened, real_path, unreadable
+from .reading import Content, content, is_link, is_mount_point, is_of_another_user, opened, real_path, unreadable
 
 __all__ = ["DirectoryEditor"]
 
@@ -98,13 +99,11 @@ class DirectoryEditor:
         with opened(self._path) as directory:
             for name in file_names(directory):
                 source = os.path.join(self._path, name)
-                try:
-                    file = content(name, directory, longest=self._limits.file_bytes)
-                    parsed = None if file is None else read(file.raw, source, limits=self._limits)
-                except OSError as error:
-                    parsed = unreadable(source, error)
-                if parsed is not None:
-                    contents.put(name, parsed, real=real_path(name, directory, at))
+                real, file = self._look(name, directory, at)
+                if isinstance(file, OSError):
+                    contents.put(name, unreadable(source, file), real=real)
+                elif file is not None:
+                    contents.put(name, read(file.raw, source, limits=self._limits), real=real)
         contents.settle()
         return Snapshot(contents.values, contents.complete)
 
@@ -227,22 +226,48 @@ class DirectoryEditor:
         at = os.path.realpath(self._path)
         files: dict[str, _File] = {}  # by real path, so that a file with two names is edited once
         for name in file_names(directory):
-            real = real_path(name, directory, at)
+            real, file = self._look(name, directory, at)
             if real in files:
                 files[real].others.append(name)
-                continue
-            try:
-                file = content(name, directory, longest=self._limits.file_bytes)
-            except OSError as error:
+            elif isinstance(file, OSError):
                 if is_of_another_user(name, directory):  # a link that is not followed, so it may be replaced
-                    files[real] = _File(name, real, problem=Undecodable(f"cannot be read: {why(error)}"))
-                    continue
-                (parsed,) = unreadable(os.path.join(self._path, name), error)
-                files[real] = _File(name, real, problem=parsed.problems[0])
-                continue
-            if file is not None:
+                    files[real] = _File(name, real, problem=Undecodable(f"cannot be read: {why(file)}"))
+                else:
+                    (parsed,) = unreadable(os.path.join(self._path, name), file)
+                    files[real] = _File(name, real, problem=parsed.problems[0])
+            elif file is not None:
                 files[real] = _read(name, real, file.raw, self._limits)
         return list(files.values())
+
+    def _look(self, name: str, directory: int, at: str) -> tuple[str, Content | OSError | None]:
+        """Return the path of a file in the directory `at` without links, and its content.
+
+        Another thread follows a link, or opens what is mounted on the file: its file system may never answer.
+        """
+
+        def look(where: int) -> tuple[str, Content | OSError | None]:
+            real = real_path(name, where, at)
+            try:
+                return real, content(name, where, longest=self._limits.file_bytes)
+            except OSError as error:
+                return real, error
+
+        if not (is_link(name, directory) or is_mount_point(name, directory)):
+            return look(directory)
+        path = os.path.join(at, name)
+        # The caller closes its descriptor, perhaps before the thread has ended, and a copy of it would keep its lock.
+        own = Descriptor.fromfd(os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory))
+
+        def look_behind() -> tuple[str, Content | OSError | None]:
+            try:
+                return look(own.fileno())
+            finally:
+                own.close()
+
+        try:
+            return asked(path, look_behind)
+        except OSError as error:
+            return path, error
 
     def _write(self, directory: int, texts: _Texts) -> None:
         replacements: dict[str, Replacement] = {}  # by the path of the file
