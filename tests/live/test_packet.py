@@ -18,7 +18,19 @@ from tests.capabilities import dropped
 from tests.live.frames import ETHER, MACS, frame, of, ours, witness
 from tests.refusing import raises
 from tests.witness import ip, names, open_fds, poll, seen
-from vethlib import End, IfIndexCache, Link, LinkNotFound, NetnsNotFound, NotPermitted, Pair, Session, Veth, ns
+from vethlib import (
+    End,
+    IfIndexCache,
+    InvalidValue,
+    Link,
+    LinkNotFound,
+    NetnsNotFound,
+    NotPermitted,
+    Pair,
+    Session,
+    Veth,
+    ns,
+)
 from vethlib.agent.registry.dependants import Dependants
 from vethlib.agent.registry.packet import PacketPort
 
@@ -278,6 +290,35 @@ def test_a_link_that_is_not_that_one_any_more_is_not_attached_to(session: Sessio
 def test_a_namespace_that_is_not_there_is_named(session: Session) -> None:
     with raises(NetnsNotFound, netns="netns:nope", taken=False):
         PacketPort("va", "nope", session=session).attached(link_like("va", 2))
+
+
+class Empty(list[object]):
+    """An open namespace that is false."""
+
+    def __init__(self, netns: ns.Netns) -> None:
+        self.fileno = netns.fileno
+
+
+def test_it_is_where_an_open_namespace_is_whatever_has_its_descriptor(session: Session, pair: Pair, blue: str) -> None:
+    session.create(Veth(End("va"), End("vc")), wait=30)  # in home there is a link of that name, too
+    with ns.Netns.open(blue) as opened, ns.open_owned(blue) as owned, open(f"/run/netns/{blue}") as file:
+        references: list[Any] = [opened, owned, file, Empty(opened)]
+        for reference in references:
+            port = PacketPort("va", reference, session=session)
+            port.attached(pair.a)
+            assert port.is_attached()
+            port.detached(pair.a)
+
+
+def test_values_that_it_cannot_have_are_refused(session: Session) -> None:
+    wrong: Any = "x"
+    for field in ("offload", "on_attached", "on_detached"):
+        with raises(InvalidValue, field=field):
+            PacketPort("va", session=session, **{field: wrong})
+    with open("/dev/null") as closed:
+        pass
+    with raises(NetnsNotFound):
+        PacketPort("va", closed, session=session)
 
 
 def test_without_the_capability_it_says_which(session: Session, pair: Pair) -> None:

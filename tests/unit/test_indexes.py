@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.refusing import raises
-from vethlib import InvalidValue, Link, LinkNotFound
+from vethlib import InvalidValue, Link, LinkNotFound, NetnsNotFound
 from vethlib.agent.registry.indexes import IndexEntry, Indexes, IndexEvent
 from vethlib.agent.registry.subscriptions import Subscription
 
@@ -52,6 +52,19 @@ def test_a_managed_interface_is_found_by_its_logical_name_and_by_ifindex_in_its_
         IndexEntry("port1", "netns:blue", 5, "eth0", True, link(5, "eth0")),
         IndexEntry("port2", "pid:42", 5, "eth0", True, link(5, "eth0")),
     ]
+
+
+def test_what_is_no_namespace_has_no_names(indexes: Indexes) -> None:
+    wrong: Any
+    for wrong in (5, b"blue", ["blue"]):
+        with raises(InvalidValue, field="netns"):
+            indexes.name(5, wrong)
+    with open("/dev/null") as closed, pytest.raises(NetnsNotFound):
+        indexes.name(5, closed)
+    with pytest.raises(NetnsNotFound):
+        indexes.name(5, closed)
+    with pytest.raises(LinkNotFound):
+        indexes.name(10**5000)
 
 
 def test_any_spelling_in_use_leads_to_the_namespace(indexes: Indexes) -> None:

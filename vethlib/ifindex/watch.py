@@ -9,8 +9,7 @@ from typing import Any
 
 from vethlib._nl.link import LinkMessage
 from vethlib.links import NetnsRef
-from vethlib.ns import Netns
-from vethlib.ns.reference import number_of
+from vethlib.ns.netns import text_of
 
 from .dumps import FirstLook
 from .observatory import Observatory
@@ -77,7 +76,7 @@ class _Held:
     __slots__ = ("_netns", "_text")
 
     def __init__(self, netns: Any) -> None:
-        self._text = str(netns) if isinstance(netns, Netns) else f"fd:{number_of(netns)}"
+        self._text = text_of(netns)
         self._netns: Callable[[], Any] = _nothing
         with suppress(TypeError):
             self._netns = weakref.ref(netns)

@@ -13,9 +13,9 @@ from vethlib.errors import InvalidValue, NetnsExists, NetnsNotFound
 from . import named
 from .descriptor import Descriptor, current
 from .entering import NotesEntry, call_in, call_in_new, entered
-from .reference import HasFileno, Resolver, identity, open_owned, parse
+from .reference import HasFileno, Resolver, identity, number_of, open_owned, parse
 
-__all__ = ["Netns"]
+__all__ = ["Netns", "text_of"]
 
 
 class Netns(Closing, NotesEntry):
@@ -180,3 +180,11 @@ def _opened_when_finished(ref: str) -> Descriptor:
             if time.monotonic() > deadline:
                 raise
         time.sleep(0.001)
+
+
+def text_of(netns: HasFileno) -> str:
+    """Return the reference to an open namespace, which an object without a name has only while it is open.
+
+    Raises NetnsNotFound.
+    """
+    return str(netns) if isinstance(netns, Netns) else f"fd:{number_of(netns)}"

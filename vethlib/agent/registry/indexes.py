@@ -25,7 +25,7 @@ from typing import Literal
 
 from vethlib import ns
 from vethlib.agent.planning.observed import LinkId, NetnsId
-from vethlib.errors import LinkNotFound
+from vethlib.errors import LinkNotFound, shown
 from vethlib.links import Link, NetnsRef, spell
 
 from .subscriptions import Subscribers, Subscription
@@ -107,18 +107,19 @@ class Indexes:
         """Return the name of a managed interface by its ifindex, or the kernel name of another link in home.
 
         Ifindexes are not unique across namespaces, so `netns` selects one: "" for the home namespace, an open Netns, or
-        any reference with which a managed interface is configured there. Raises LinkNotFound, and InvalidValue for an
-        invalid reference.
+        any reference with which a managed interface is configured there. Raises LinkNotFound, InvalidValue for an
+        invalid reference, and NetnsNotFound for an object that is no open namespace.
         """
         if isinstance(netns, ns.Netns):
             place: NetnsId | None = netns.identity
         elif netns is None or isinstance(netns, str):
             place = self._leads.get(str(ns.parse(netns))) if netns else self._home
         else:
-            place = ns.identity(netns.fileno())
+            with ns.open_owned(netns) as opened:
+                place = ns.identity(opened.fileno())
         entry = None if place is None else self._at.get((place, index))
         if entry is None:
-            request = f"look up ifindex {index} in {spell(netns)}"
+            request = f"look up ifindex {shown(index)} in {spell(netns)}"
             message = f"{request}: {'no interface is known there' if place is None else 'no such link is known'}"
             raise LinkNotFound(message, errno=errno.ENODEV, request=request, netns=str(netns or ""))
         return entry.name

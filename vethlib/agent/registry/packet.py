@@ -17,9 +17,10 @@ from typing import Final
 
 from vethlib._nl.wire import to_system
 from vethlib._primitives import socket
-from vethlib.errors import LinkNotFound, check_type, not_permitted
+from vethlib.errors import LinkNotFound, check_callback, check_type, not_permitted
 from vethlib.linkref import LinkRef, locate
-from vethlib.links import Link, NetnsRef, check_kernel_name, describe
+from vethlib.links import Link, NetnsRef, check_kernel_name, check_up, describe
+from vethlib.ns.netns import text_of
 from vethlib.session import Session
 from vethlib.session.core.refusal import system_errors
 from vethlib.session.session import open_namespaces
@@ -87,10 +88,10 @@ class PacketPort:
     ) -> None:
         name, where, *_ = locate(host_if_name, netns, "host_if_name")
         self.host_if_name = check_kernel_name(name, "host_if_name")
-        self.netns = str(where or "")
-        self.offload = offload
-        self.on_attached = on_attached
-        self.on_detached = on_detached
+        self.netns = str.__str__(where or "") if where is None or isinstance(where, str) else text_of(where)
+        self.offload = check_up(offload, "offload")
+        self.on_attached = check_callback(on_attached, "on_attached")
+        self.on_detached = check_callback(on_detached, "on_detached")
         self._session = check_type(session, Session, "session", "must be a Session")
         self._socket: socket.socket | None = None
 

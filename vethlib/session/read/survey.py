@@ -11,11 +11,11 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Final, TypeAlias
 
-from vethlib import ns
 from vethlib._nl.addr import AddrMessage
 from vethlib._nl.link import LinkMessage, get_link, get_named, parse_link
 from vethlib.errors import InvalidValue, VethError, is_exhaustion
 from vethlib.links import Link, NetnsRef, check_lookup_name
+from vethlib.ns.netns import text_of
 from vethlib.ns.reference import HasFileno, number_of
 from vethlib.session.core.namespaces import Identity, Namespaces, OpenNetns
 from vethlib.session.core.slabs import slabs
@@ -185,8 +185,7 @@ def _as_text(ref: HasFileno | None, texts: Container[str], objects: dict[str, Ha
     """
     if ref is None:
         return ""
-    number = f"fd:{number_of(ref)}"
-    text = str(ref) if isinstance(ref, ns.Netns) else number
+    number, text = f"fd:{number_of(ref)}", text_of(ref)
     if text in texts or objects.get(text, ref) is not ref:
         text = number
     objects[text] = ref
