@@ -223,3 +223,21 @@ def test_a_peer_whose_value_is_invalid_is_not_called_missing(vethctl: Vethctl, s
     assert said.reasons == [("warning", "", "peer-invalid", "other")]
     said = vethctl("diff", "--store", store, "--json")
     assert said.reasons == [("pending", "lone", "peer-invalid", "other")]
+
+
+def test_the_json_of_a_plan_has_every_field_of_a_new_end(vethctl: Vethctl) -> None:
+    ip("link", "add", "name", "br9", "type", "bridge")
+    fields = {"txqlen": 77, "gso_max_size": 6000, "altnames": ["x1"], "master": "br9", "offload": False}
+    listed = {"sysctls": {"rp_filter": "2"}, "routes": [{"dst": "10.9.0.0/16", "via": "10.0.0.2"}]}
+    listed |= {"neighbours": [{"ip": "10.0.0.7", "mac": "02:00:00:00:00:09"}]}
+    pair = [LONE | fields | listed | {"ip_addresses": ["10.0.0.1/24"]}]
+    pair.append({"name": "other", "enabled": True, "veth": {"peer_if_name": "lone"}})
+    expected = {name: [None, value] for name, value in fields.items()} | {
+        "sysctls": [None, ["ipv4.rp_filter=2"]],
+        "routes": [None, ["10.9.0.0/16 via 10.0.0.2"]],
+        "neighbours": [None, ["10.0.0.7 lladdr 02:00:00:00:00:09"]],
+    }
+    for command in (["diff", "-"], ["apply", "-", "--dry-run"], ["apply", "-"]):
+        lone, other = (entry["changes"] for entry in vethctl(*command, "--json", stdin=json.dumps(pair)).json)
+        assert {name: lone.get(name) for name in expected} == expected
+        assert other.keys().isdisjoint(expected)

@@ -129,6 +129,10 @@ def test_the_namespace_key_of_older_samples_is_understood_with_a_warning(key: st
         ({"physAddress": "d2:74:8c:12:67:d2"}, "physAddress", "also given as phys_address"),
         ({"linux_namespace": {}}, "linux_namespace", "also given as namespace"),
         ({"name": 3}, "name", "string"),
+        ({"routes": ["10.1.0.0/16"]}, "routes[0]", "an object, not a string"),
+        ({"routes": [{"dst": "10.1.0.0/16"}, None]}, "routes[1]", "an object, not null"),
+        ({"neighbours": [1]}, "neighbours[0]", "an object, not a number"),
+        ({"altnames": ["x", 1]}, "altnames[1]", "string"),
     ],
 )
 def test_a_problem_names_the_key_and_the_cure(fields: dict[str, Any], where: str, cure: str) -> None:

@@ -129,8 +129,10 @@ class FieldReader:
 
     def _wrong(self, path: str, value: object, cure: str) -> None:
         """Note that a known field, or an element of it, has a value of the wrong type."""
-        if not path.endswith("]"):  # a bad element is replaced by "", which raises no further problem
-            self._refused.add(path)
+        # A bad element is replaced by "". Among addresses, that raises no further problem; a route cannot be empty.
+        where = path[: path.rindex("[")] if path.endswith("]") else path
+        if where == path or where != "ip_addresses":
+            self._refused.add(where)
         self._list(lambda: InvalidValue(path, _short(value), cure))
 
     def _stray(self, path: str, key: str, value: object, cure: Callable[[], str]) -> None:

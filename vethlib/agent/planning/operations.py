@@ -317,6 +317,7 @@ def _values(interface: Interface, end: links.End) -> dict[str, Any]:
     values: dict[str, Any] = {"name": end.name, "peer": interface.peer_if_name}
     values |= {"mac": end.mac, "mtu": end.mtu, "up": end.up, "num_queues": end.num_queues, "alias": end.alias}
     values["ipv6"] = end.ipv6
+    values |= {name: _plain(value) for name, value in end.further.items()}
     changes: dict[str, Any] = {name: [None, value] for name, value in values.items() if value is not None}
     if end.interfaces:
         changes["addresses"] = _addresses(end.interfaces, ())
