@@ -241,3 +241,9 @@ def test_the_json_of_a_plan_has_every_field_of_a_new_end(vethctl: Vethctl) -> No
         lone, other = (entry["changes"] for entry in vethctl(*command, "--json", stdin=json.dumps(pair)).json)
         assert {name: lone.get(name) for name in expected} == expected
         assert other.keys().isdisjoint(expected)
+
+
+def test_the_advice_about_a_link_that_is_no_veth_is_how_to_delete_it(vethctl: Vethctl) -> None:
+    ip("link", "add", "name", "br0", "type", "bridge")
+    error = vethctl("delete", "br0", "--json").error
+    assert (error["code"], error["hint"]) == ("not-supported", "to delete a link of another kind: ip link delete")

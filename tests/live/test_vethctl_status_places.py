@@ -103,6 +103,15 @@ def test_a_link_has_its_state_whatever_its_namespace_is_called(vethctl: Vethctl,
         assert found[ref, name] == (seen(name, ref)["ifindex"], "CONFIGURED"), name
 
 
+def test_the_table_of_top_has_the_states_as_the_screen_has(vethctl: Vethctl, scene: Scene) -> None:
+    clock, titles, *rows = vethctl("top", "--once", "--filter", "@home").out.splitlines()
+    assert titles.split()[-1] == "state"
+    assert {(row.split()[0], row.split()[-1]) for row in rows[:-1]} >= {("uplink", "CONFIGURED"), ("lo", "DOWN")}
+    assert rows[-1].split()[0] == "total"
+    assert rows[-1].split()[-1] == "0"
+    assert clock.endswith("links")
+
+
 def test_a_foreign_link_of_the_same_name_has_no_state_of_another_home(vethctl: Vethctl, scene: Scene) -> None:
     ip("link", "add", "spare", "type", "veth", "peer", "name", "spare2", netns="blue")
     ip("link", "add", "uplink", "mtu", "1234", "type", "veth", "peer", "name", "zz", netns="blue")

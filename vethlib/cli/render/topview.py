@@ -13,7 +13,7 @@ from .amounts import amount
 from .linktext import link_state, ref_text
 from .values import MeasuredLink
 
-__all__ = ["ORDERS", "States", "View", "chosen", "fitting", "picture", "press"]
+__all__ = ["ORDERS", "States", "View", "chosen", "fitting", "picture", "press", "state_of"]
 
 States = Mapping[tuple[tuple[int, int], int], str]
 """The states of interfaces as published by an agent, by (namespace, ifindex) of their links."""
@@ -158,7 +158,7 @@ def _titles(view: View, columns: int, states: States | None) -> str:
 
 
 def _row(link: MeasuredLink, columns: int, states: States | None) -> str:
-    state = _state(link, states)
+    state = state_of(link, states)
     busy = link.rates is not None and link.rates.rx_bytes + link.rates.tx_bytes > 0
     dropping = link.rates is not None and link.rates.rx_dropped + link.rates.tx_dropped > 0
     cells = [printable(link.name), printable(ref_text(link.ref)), *_numbers(link.rates), state]
@@ -173,7 +173,7 @@ def _numbers(rates: Rates | None) -> list[str]:
     return [amount(value) for value in values]
 
 
-def _state(link: MeasuredLink, states: States | None) -> str:
+def state_of(link: MeasuredLink, states: States | None) -> str:
     """Return the published state of its interface, or else the state of the link."""
     if states is not None and (state := states.get(link.sample.link)):
         return state

@@ -11,7 +11,7 @@ from vethlib.cli.term.exits import DONE, report
 from vethlib.cli.term.output import Output
 from vethlib.cli.term.progress import Progress
 from vethlib.cli.term.text import paint
-from vethlib.errors import BatchError, InvalidValue
+from vethlib.errors import BatchError, InvalidValue, NotSupported
 from vethlib.links import End, Link, Veth, check_name, describe
 from vethlib.session import Session
 from vethlib.session.core.namespaces import Birth
@@ -151,4 +151,10 @@ def delete(args: Namespace, output: Output) -> int:
         output.json([{"netns": ref, "name": name} for name, ref in shown])
     elif not output.as_json and failure is not None:
         output.lines(f"{paint('-', 'bad')} {describe(name, ref)}" for name, ref in shown)
-    return DONE if failure is None else report(output, failure)
+    errors = () if failure is None else failure.exceptions
+    return max((report(output, error, hint=_advice(error)) for error in errors), default=DONE)
+
+
+def _advice(error: Exception) -> str | None:
+    """Return what to do if a link could not be deleted; None for the usual advice."""
+    return "to delete a link of another kind: ip link delete" if isinstance(error, NotSupported) else None

@@ -240,10 +240,15 @@ def _show_counters(output: Output, links: Sequence[MeasuredLink], number: Callab
     _right(output, rows)
 
 
-def show_rates(output: Output, links: Sequence[MeasuredLink]) -> None:
-    """Print a table of rates, in this order."""
-    if links:
-        _right(output, _rate_rows(links))
+def show_rates(output: Output, links: Sequence[MeasuredLink], states: Sequence[str] = ()) -> None:
+    """Print a table of rates, in this order, with the state of each link if `states` are given."""
+    if not links:
+        return
+    rows = _rate_rows(links)
+    if states:
+        column = ["state", *states, *[""] * (len(rows) - 1 - len(links))]
+        rows = [[*row, cell] for row, cell in zip(rows, column, strict=True)]
+    _right(output, rows)
 
 
 def _rate_rows(links: Sequence[MeasuredLink]) -> list[list[str]]:

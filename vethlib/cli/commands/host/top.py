@@ -13,7 +13,7 @@ from vethlib import ns
 from vethlib.cli.arguments.parser import UsageError
 from vethlib.cli.host.link_rates import LinkRates
 from vethlib.cli.host.status_places import StatusPlaces
-from vethlib.cli.render.topview import States, View, chosen, fitting, picture, press
+from vethlib.cli.render.topview import States, View, chosen, fitting, picture, press, state_of
 from vethlib.cli.render.values import MeasuredLink
 from vethlib.cli.term.exits import DONE
 from vethlib.cli.term.output import Output
@@ -99,7 +99,7 @@ def _print(host: _Host, args: Namespace, output: Output, count: int | None) -> N
             _print_json(output, links, states, at_once=count == 1)
         else:
             output.line(f"{time.strftime('%H:%M:%S')}  {counted(len(links), 'link')}")
-            show_rates(output, links)
+            show_rates(output, links, [] if states is None else [state_of(link, states) for link in links])
         output.flush_to_reader()
 
 
