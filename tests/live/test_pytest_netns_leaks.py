@@ -449,6 +449,65 @@ def test_a_link_left_in_a_node_of_wider_scope_is_told_of_and_gone_for_the_next(p
     assert " node " in line
 
 
+@pytest.mark.parametrize("scope", ["function", "class"])
+def test_a_link_of_wider_scope_that_has_been_renamed_is_neither_a_leak_nor_deleted(project: Project, scope: str) -> None:
+    result = project(f"""
+        @pytest.fixture(scope="module")
+        def net(module_topology):
+            return module_topology("a -- b")
+
+        @pytest.fixture(scope="{scope}")
+        def renamed(net):
+            net["a"].set("eth0", new_name="wan")
+            add_link("br0")
+            subprocess.run(["ip", "link", "set", "br0", "name", "br1"], check=True)
+            yield
+            subprocess.run(["ip", "link", "delete", "br1"], check=True)
+
+        def test_renames(renamed, net):
+            net["b"].set("eth0", new_name="lan")
+            assert net["a"].ping(net["b"])
+
+        def test_next(net):
+            assert net["a"].ping(net["b"])
+            assert [link.name for node in net.values() for link in node.links()] == ["lo", "wan", "lo", "lan"]
+
+        def test_leaves(net):
+            net["a"].run(["ip", "link", "add", "br2", "type", "bridge"])
+
+        def test_last(net):
+            assert [link.name for link in net["a"].links()] == ["lo", "wan"]
+    """)
+    result.assert_outcomes(passed=4, errors=1)
+    (line,) = leaks(result)
+    assert line.startswith("link br2 in node a: ")
+
+
+def test_a_link_of_wider_scope_that_has_been_made_anew_is_neither_a_leak_nor_deleted(project: Project) -> None:
+    result = project("""
+        @pytest.fixture(scope="module")
+        def net(module_topology):
+            return module_topology("a -- b")
+
+        def test_replaces(net, netns_session):
+            net["a"].run(["ip", "link", "delete", "eth0"])
+            a, b = (End("eth0", node.netns, addresses=[f"{node.ipv4}/24"]) for node in net.values())
+            netns_session.create(Veth(a, b))
+            assert net["a"].ping(net["b"])
+
+        def test_next(net):
+            assert net["a"].ping(net["b"])
+            net["a"].set("eth0", new_name="wan")
+            net["a"].run(["ip", "link", "add", "eth0", "type", "bridge"])
+
+        def test_last(net):
+            assert net["a"].ping(net["b"])
+    """)
+    result.assert_outcomes(passed=3, errors=1)
+    (line,) = leaks(result)
+    assert line.startswith("link eth0 in node a: ")
+
+
 def test_a_topology_of_wider_scope_that_a_test_asks_for_is_no_leak(project: Project) -> None:
     result = project("""
         def test_asks(module_topology):

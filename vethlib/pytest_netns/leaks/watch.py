@@ -140,7 +140,8 @@ class LeakWatch:
         finally:
             nodes = [node for topology in self._note_topologies() for node in topology.values()]
             self._test.nodes.extend(nodes)
-            new = self._look() - before
+            now = self._look()
+            new = _without_known_links(now - before, before, now)
             held = self._held(new)
             self._holding |= dict.fromkeys(held, f"the fixture {fixturedef.argname}")
             self._test.known |= new - held
@@ -324,7 +325,8 @@ class LeakWatch:
 
     def _new(self, facts: set[Found]) -> set[Found]:
         if self._test is not None:
-            return facts - (self._test.known - self._orphans.keys()) - self._held(facts)
+            new = facts - (self._test.known - self._orphans.keys()) - self._held(facts)
+            return _without_known_links(new, self._test.known, facts)
         # A test that is not watched may leave anything, but facts of other owners may have become leftovers when it
         # ended.
         return (facts & (self._orphans.keys() | self._holding.keys())) - self._held(facts)
@@ -343,6 +345,20 @@ class LeakWatch:
     def _tidy(self, left: Iterable[Found]) -> None:
         delete_links([fact for fact in left if fact.kind == "link"], self._places())
         remove_names(fact for fact in left if fact.kind == "name")
+
+
+def _without_known_links(new: set[Found], before: Iterable[Found], now: Iterable[Found]) -> set[Found]:
+    """Return the new facts without links that were renamed, or made anew in place of one of the same name."""
+    if not any(fact.kind == "link" for fact in new):
+        return new
+    present = {(fact.netns, fact.number) for fact in now if fact.kind == "link"}
+    known = {(fact.netns, fact.number): fact.text for fact in before if fact.kind == "link"}
+    gone = {(netns, name) for (netns, number), name in known.items() if (netns, number) not in present}
+    return {
+        fact
+        for fact in new
+        if fact.kind != "link" or ((fact.netns, fact.number) not in known and (fact.netns, fact.text) not in gone)
+    }
 
 
 def _clear_frames(errors: Iterable[BaseException]) -> None:
