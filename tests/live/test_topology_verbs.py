@@ -436,6 +436,14 @@ def test_a_condition_that_never_holds_is_a_timeout_with_its_cause(net: Topology)
         net["a"].wait_for(lambda: 1 + "1")  # type: ignore[operator]
 
 
+def test_a_node_that_is_closed_is_not_waited_for(net: Topology) -> None:
+    net["a"].close()
+    called: list[int] = []
+    with pytest.raises(NetnsNotFound):
+        net["a"].wait_for(lambda: called.append(1), timeout=60)  # type: ignore[func-returns-value]
+    assert not called
+
+
 def test_a_sysctl_is_the_node_s_own(net: Topology) -> None:
     a, b = net["a"], net["b"]
     assert a.sysctl("net.ipv4.ip_forward") == "0"

@@ -47,6 +47,16 @@ def test_values_are_texts_with_units_or_numbers(name: str, text: Any, value: flo
 
 
 @pytest.mark.parametrize(
+    ("text", "cure"),
+    [("delay=20", "delay=20ms"), ("loss=0.5", "loss=1%"), ("rate=1000000", "rate=10mbit")],
+)
+def test_a_number_without_a_unit_in_a_text_is_told_to_need_one(text: str, cure: str) -> None:
+    with pytest.raises(InvalidValue) as wrong:
+        parse(f"a -- b {text}")
+    assert str(wrong.value).endswith(f"'{text.partition('=')[2]}': as text, needs a unit, as in {cure}")
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [
         ("delay", "20"),

@@ -101,8 +101,8 @@ def parse_directions(name: str, text: str) -> tuple[str, str]:
     return first, second if slash else first
 
 
-def _read(name: str, value: object, units: dict[str, float] | dict[str, int], hint: str) -> float:
-    """Return a number, or the number and unit of a text."""
+def _read(name: str, value: object, units: dict[str, float] | dict[str, int], example: str, hint: str) -> float:
+    """Return a number, or that of a text with a unit. Raises InvalidValue."""
     if isinstance(value, str):
         match = _QUANTITY.fullmatch(value)
         if match is not None:
@@ -111,6 +111,8 @@ def _read(name: str, value: object, units: dict[str, float] | dict[str, int], hi
                 return float(number) * units[unit]
             if not unit and not float(number):
                 return 0.0
+            if not unit:
+                raise InvalidValue(name, value, f"as text, needs a unit, as in {name}={example}")
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
     raise InvalidValue(name, value, hint)
@@ -118,7 +120,7 @@ def _read(name: str, value: object, units: dict[str, float] | dict[str, int], hi
 
 def _time(name: str, value: object) -> float:
     hint = f"must be a time up to an hour, as in {name}=20ms (us, ms, s), or a number of seconds"
-    seconds = _read(name, value, _TIMES, hint)
+    seconds = _read(name, value, _TIMES, "20ms", hint)
     if not 0 <= seconds <= _LONGEST:
         raise InvalidValue(name, value, hint)
     return round(seconds, 9)
@@ -126,7 +128,7 @@ def _time(name: str, value: object) -> float:
 
 def _probability(name: str, value: object) -> float:
     hint = f"must be a probability, as in {name}=1%, or a number from 0 to 1"
-    probability = _read(name, value, {"%": 0.01}, hint)
+    probability = _read(name, value, {"%": 0.01}, "1%", hint)
     if not 0 <= probability <= 1:
         raise InvalidValue(name, value, hint)
     return probability
@@ -134,7 +136,7 @@ def _probability(name: str, value: object) -> float:
 
 def _rate(name: str, value: object) -> int:
     hint = f"must be a rate of at least 8bit, as in {name}=10mbit (bit, kbit, mbit, gbit), or 0 for unlimited"
-    rate = _read(name, value, _RATES, hint)
+    rate = _read(name, value, _RATES, "10mbit", hint)
     if rate and not 8 <= rate <= _FASTEST:
         raise InvalidValue(name, value, hint)
     return int(rate)

@@ -333,9 +333,10 @@ class Node(NotesEntry):
         An OSError, AssertionError, LookupError, VethError or error of a program means that the condition does not hold
         yet; all others are raised. The calling thread is in the node meanwhile, as in a ``with`` block.
 
-        Raises WaitTimeout after `timeout` seconds, with the last error as its cause, and TypeError if `condition` is a
-        coroutine function.
+        Raises WaitTimeout after `timeout` seconds, with the last error as its cause, TypeError if `condition` is a
+        coroutine function, and NetnsNotFound after :meth:`close`.
         """
+        self.fileno()  # raises NetnsNotFound, which would mean "not yet" in the loop
         note_entered(self)
         name = name_of(condition)
 
