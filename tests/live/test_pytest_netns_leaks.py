@@ -199,6 +199,43 @@ def test_what_the_traceback_of_a_failed_test_keeps_is_no_leak_but_what_it_left_b
     assert "::test_fails)" in line
 
 
+@pytest.mark.parametrize("outcome", ["pytest.fail", "pytest.skip", "pytest.xfail", "unittest.SkipTest"])
+@pytest.mark.parametrize("place", ["test", "fixture"])
+def test_what_the_frames_of_a_test_that_ends_early_hold_is_no_leak_but_what_it_left_besides_is(
+    project: Project, outcome: str, place: str
+) -> None:
+    end = f"raise {outcome}('early')" if "Skip" in outcome else f"{outcome}('early')"
+    result = project(f"""
+        import unittest
+
+        def leave(netns):
+            local, kept = netns.socket(), netns.socket(socket.AF_INET6)
+            KEPT.append(kept)
+            {end}
+
+        @pytest.fixture
+        def fixture(netns):
+            leave(netns)
+
+        @pytest.fixture
+        def test():
+            pass
+
+        def test_ends_early({place}, netns):
+            leave(netns)
+
+        def test_next(netns):
+            pass
+
+        def test_last(netns):
+            pass
+    """)
+    assert failed_teardowns(result) == ["test_next"]
+    (line,) = leaks(result)
+    assert "AF_INET6" in line
+    assert "::test_ends_early)" in line
+
+
 def test_a_thread_left_in_a_node_is_told_of_by_name_and_one_that_is_about_to_end_is_not(project: Project) -> None:
     result = project("""
         GO = threading.Event()
@@ -450,7 +487,9 @@ def test_a_link_left_in_a_node_of_wider_scope_is_told_of_and_gone_for_the_next(p
 
 
 @pytest.mark.parametrize("scope", ["function", "class"])
-def test_a_link_of_wider_scope_that_has_been_renamed_is_neither_a_leak_nor_deleted(project: Project, scope: str) -> None:
+def test_a_link_of_wider_scope_that_has_been_renamed_is_neither_a_leak_nor_deleted(
+    project: Project, scope: str
+) -> None:
     result = project(f"""
         @pytest.fixture(scope="module")
         def net(module_topology):
@@ -506,6 +545,29 @@ def test_a_link_of_wider_scope_that_has_been_made_anew_is_neither_a_leak_nor_del
     result.assert_outcomes(passed=3, errors=1)
     (line,) = leaks(result)
     assert line.startswith("link eth0 in node a: ")
+
+
+def test_a_link_that_a_fixture_of_wider_scope_has_left_is_told_of_after_its_teardown(project: Project) -> None:
+    result = project("""
+        @pytest.fixture(scope="class")
+        def linked():
+            add_link("br1")
+
+        class TestIt:
+            def test_one(self, linked, netns):
+                pass
+
+            def test_two(self, linked, netns):
+                assert names() == {"br1"}
+
+        def test_next(netns):
+            assert names() == set()
+    """)
+    result.assert_outcomes(passed=3, errors=1)
+    assert failed_teardowns(result) == ["TestIt.test_two"]
+    (line,) = leaks(result)
+    assert line.startswith("link br1 ")
+    assert "(left by the fixture linked)" in line
 
 
 def test_a_topology_of_wider_scope_that_a_test_asks_for_is_no_leak(project: Project) -> None:

@@ -7,8 +7,9 @@ Only tests that use the plugin are watched. Theory of operation:
 3. A socket or descriptor of a running topology is no leak, because it may be meant to last as long as the topology.
    Those that remain when the topology ends are leftovers, reported with the test that left them.
 4. The traceback of a failed test keeps the objects of its frames alive until the next test is called
-   (sys.last_traceback). These objects are judged after the next watched test. Plugins may keep the traceback even
-   longer (pytest-rerunfailures), so its frames are cleared before that.
+   (sys.last_traceback), and so does that of a skipped one, which is kept here. These objects are judged after the next
+   watched test. Plugins may keep the traceback even longer (pytest-rerunfailures), so its frames are cleared before
+   that.
 5. The thread that runs the tests is moved back to its namespace as soon as a test has been called, so that whatever
    follows is done in the right namespace.
 6. Processes are searched only where a test can have left any: in nodes that were entered and have ended. Their
@@ -303,7 +304,7 @@ class LeakWatch:
             left[fact] = "" if origin == item.nodeid else origin
         if self._test is not None:
             self._suspended = {}  # each has been judged, or has ended
-        if getattr(sys, "last_traceback", None) is not None:  # (4)
+        if self._errors or getattr(sys, "last_traceback", None) is not None:  # (4)
             self._suspended = {fact: left.pop(fact) or item.nodeid for fact in new if fact.holds}
         self._holding = {fact: self._holding.get(fact, item.nodeid) for fact in self._held(facts)}
         return left
@@ -325,8 +326,8 @@ class LeakWatch:
 
     def _new(self, facts: set[Found]) -> set[Found]:
         if self._test is not None:
-            new = facts - (self._test.known - self._orphans.keys()) - self._held(facts)
-            return _without_known_links(new, self._test.known, facts)
+            known = self._test.known - self._orphans.keys()
+            return _without_known_links(facts - known - self._held(facts), known, facts)
         # A test that is not watched may leave anything, but facts of other owners may have become leftovers when it
         # ended.
         return (facts & (self._orphans.keys() | self._holding.keys())) - self._held(facts)
