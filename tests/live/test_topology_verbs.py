@@ -440,7 +440,7 @@ def test_a_node_that_is_closed_is_not_waited_for(net: Topology) -> None:
     net["a"].close()
     called: list[int] = []
     with pytest.raises(NetnsNotFound):
-        net["a"].wait_for(lambda: called.append(1), timeout=60)  # type: ignore[func-returns-value]
+        net["a"].wait_for(lambda: called.append(1), timeout=60)
     assert not called
 
 
