@@ -10,9 +10,11 @@ import pytest
 
 from tests.live.applying import interface
 from tests.live.configuring import configured, pair, readable, settle, until
-from vethlib import Session, ns
+from vethlib import Link, Session, ns
 from vethlib.agent import Interface
+from vethlib.agent.planning.observed import NetnsId
 from vethlib.agent.reconcile.configurator import Configurator
+from vethlib.agent.reconcile.watches import Watches
 from vethlib.errors import LinkNotFound
 
 FEW, MANY = 4, 150  # pairs
@@ -129,6 +131,19 @@ def lost(configurator: Configurator, other: Session) -> int:
     return calls_of(configurator, lambda: exists(other, "h3") and other.index("h3") != index)
 
 
+class Attached:
+    """A dependant on the link of a container, which has the same name in each."""
+
+    def __init__(self, netns: str) -> None:
+        self.host_if_name, self.netns = "eth0", netns
+
+    def attached(self, link: Link) -> None:
+        pass
+
+    def detached(self, link: Link) -> None:
+        pass
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("happens", [put_one, remove_one, after_one_was_removed, drift, deleted, lost])
 def test_the_work_for_one_interface_does_not_grow_with_the_others(
@@ -145,3 +160,31 @@ def test_the_work_for_one_interface_does_not_grow_with_the_others(
     while len(many) < 3 and (not many or many[-1] > MARGIN * few):
         many.append(counted(MANY))
     assert min(many) <= MARGIN * few, (few, many)
+
+
+@pytest.mark.slow
+def test_the_work_for_one_dependant_does_not_grow_with_the_others(
+    session: Session, other: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    ask = Watches.known_to_lead_to
+
+    def noted(watches: Watches, ref: str) -> NetnsId | None:
+        asked.append(ref)
+        return ask(watches, ref)
+
+    monkeypatch.setattr(Watches, "known_to_lead_to", noted)
+    with Configurator(session, ipv6="off") as configurator:
+        at(MANY, configurator)
+        calls = Calls()
+        counts = []
+        for number in range(MANY):
+            with calls:
+                configurator.attach(Attached(f"at{number}"))
+            counts.append(calls.count)
+        few, many = counts[FEW], counts[-1] - counts[-2 - FEW]
+        assert many <= MARGIN * few
+        for happens in (drift, deleted, lost):
+            asked.clear()
+            happens(configurator, other)
+            assert len(asked) < MANY, "those are asked about that have nothing to do with it"

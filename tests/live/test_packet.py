@@ -394,7 +394,7 @@ def test_a_hook_that_fails_leaves_no_socket(session: Session, pair: Pair, hook: 
 
 
 def test_it_follows_its_link_through_every_life_of_it(session: Session, blue: str, red: str) -> None:
-    dependants = Dependants(place_of(session))
+    dependants = Dependants(place_of(session), lambda _: ["blue"])
     port = PacketPort("va", "blue", session=session)
     handle = dependants.add(port)
     with IfIndexCache(session) as cache:

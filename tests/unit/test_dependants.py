@@ -55,8 +55,16 @@ class World:
 
     def __init__(self) -> None:
         self.leads: dict[str, Any] = {"": HOME, "blue": BLUE, "pid:42": BLUE, "red": RED}
-        self.dependants = Dependants(lambda ref: self.leads.get(ref))
+        self.asked: list[str] = []
+        self.dependants = Dependants(self.place_of, self.refs_at)
         self.one = Recorder()
+
+    def place_of(self, ref: str) -> Any:
+        self.asked.append(ref)
+        return self.leads.get(ref)
+
+    def refs_at(self, place: object) -> list[str]:
+        return [ref for ref in ("", "blue", "pid:42", "red") if self.leads[ref] == place]
 
     def add(self) -> Attachment:
         return self.dependants.add(self.one)
@@ -178,6 +186,26 @@ def test_the_references_are_those_of_the_dependants_there_are() -> None:
     assert world.dependants.refs == {"blue", ""}
     handles[1].remove()
     assert world.dependants.refs == {""}
+
+
+def test_only_the_dependants_that_wait_where_a_link_is_are_looked_at() -> None:
+    """Thousands of containers have a link with the same name, each with its dependant."""
+    world = World()
+    elsewhere = [f"c{number}" for number in range(100)]
+    world.leads |= {ref: (4, 10 + number) for number, ref in enumerate(elsewhere)}
+    for ref in elsewhere:
+        world.dependants.add(Recorder("va", ref))
+        world.is_(link(5), world.leads[ref])
+    world.add()
+    world.asked.clear()
+    up(world)
+    world.dependants.look_again(["blue"])
+    world.dependants.check(BLUE)
+    gone(world)
+    up(world)
+    world.dependants.place_is_gone(BLUE)
+    assert world.one.told == [(A, 5), (D, 5), (A, 5), (D, 5)]
+    assert set(world.asked) == {"blue"}
 
 
 def test_a_refusal_is_logged_and_tried_again_when_the_link_changes_or_comes_back(

@@ -141,7 +141,7 @@ class Configurator(WarnsUnclosed):
             create_missing = missing_netns == "create"
             creatable = CreatableNetns(limits.netns_made, self._desired.at, create_missing=create_missing)
             self._observer = HostObserver(session, watches, label, self.pairs, creatable)
-            self._dependants = Dependants(watches.known_to_lead_to)
+            self._dependants = Dependants(watches.known_to_lead_to, watches.refs_at)
             self._epoll = opened.enter_context(select.epoll())
             self._wake = os.eventfd(1, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
             opened.callback(os.close, self._wake)

@@ -109,7 +109,7 @@ class Events:
             followed = self._watches.follow_the_rest(backoff.following, now)
             for ref in followed:
                 occasions.mark(self._desired.at(ref), f"{ref} can be followed now")
-            if awaited := self._dependants.refs.intersection(followed):
+            if awaited := self._dependants.refs & set(followed):
                 self.find_for_dependants(awaited)
         for place, refs, is_ended in self._watches.take_rested(now):
             if is_ended:
@@ -174,7 +174,7 @@ class Events:
         for place in dependants.places():
             if place not in watches.refs and not watches.is_resting(place):
                 dependants.place_is_gone(place)
-        self.find_for_dependants(dependants.refs)
+        self.find_for_dependants(set(dependants.refs))
         for place in dependants.places():
             dependants.check(place)
 
@@ -245,9 +245,12 @@ class Events:
 
     def _follows(self) -> Callable[[NetnsId, int], bool]:
         """Return which foreign links to report: those in the home namespace, and those that dependants wait for."""
-        places = {self._owners.home, *(self._watches.led_to(ref) for ref in self._dependants.refs)}
-        knows = self._dependants.knows
-        return lambda place, index: place in places or knows(place, index)
+        home, refs_at, dependants = self._owners.home, self._watches.refs_at, self._dependants
+
+        def follows(place: NetnsId, index: int) -> bool:
+            return place == home or dependants.knows(place, index) or not dependants.refs.isdisjoint(refs_at(place))
+
+        return follows
 
     def _pass_on(self, changed: InterfaceChanges) -> None:
         """Report changed links to the registry and to dependants."""
@@ -268,6 +271,6 @@ class Events:
             dependants.check(place)
         for place in changed.ended:
             dependants.place_is_gone(place)
-        if changed.ended:
-            # A new namespace with that name may have existed before the end of the former one was reported.
-            self.find_for_dependants(dependants.refs)
+        # A new namespace with that name may have existed before the end of the former one was reported.
+        if awaited := changed.left & dependants.refs:
+            self.find_for_dependants(awaited)

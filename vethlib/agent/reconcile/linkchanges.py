@@ -33,8 +33,8 @@ class InterfaceChanges:
 
     `links` has each followed link that has changed, None if it was deleted; those in `renewed` were deleted or moved
     away, and there is a link with that ifindex again. In `doubted` namespaces, that may have happened without an event.
-    `ended` are the namespaces that have ended, and `noisy` the references of those whose events are ignored from now
-    on.
+    `ended` are the namespaces that have ended, and `left` the references that led to them. `noisy` are the references
+    of those whose events are ignored from now on.
     """
 
     drifted: set[str] = field(default_factory=set)
@@ -47,6 +47,7 @@ class InterfaceChanges:
     links: dict[LinkId, Link | None] = field(default_factory=dict)
     renewed: set[LinkId] = field(default_factory=set)
     ended: list[NetnsId] = field(default_factory=list)
+    left: set[str] = field(default_factory=set)
     doubted: list[NetnsId] = field(default_factory=list)
 
 
@@ -80,6 +81,7 @@ class Interpreter:
         for watch in changes.ended:
             ended = self._home[0], watch.inode
             result.ended.append(ended)
+            result.left.update(self._watches.refs_at(ended))
             result.orphaned |= self._observer.interfaces_at(self._desired, ended)
             # A reference may have been watched again since, even in a namespace with the same inode number.
             self._watches.forget_ended(ended)

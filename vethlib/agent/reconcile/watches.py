@@ -7,7 +7,7 @@ are ignored for some seconds.
 from __future__ import annotations
 
 import logging
-from collections.abc import Container, Iterable
+from collections.abc import Collection, Container, Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -281,6 +281,10 @@ class Watches:
     def led_to(self, ref: str) -> NetnsId | None:
         """Return where a reference led when its namespace was watched; None if it is not watched."""
         return self._led_to.get(ref)
+
+    def refs_at(self, place: NetnsId) -> Collection[str]:
+        """Return the references under which a namespace is watched."""
+        return self.refs.get(place, ())
 
     def leads_to(self, ref: str) -> NetnsId | None:
         """Return where a reference leads now; None if it is unknown."""

@@ -14,9 +14,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, KeysView, Mapping
 from dataclasses import replace
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias, TypeVar
 
 from vethlib.agent.planning.observed import NetnsId
 from vethlib.errors import InvalidValue, LinkNotFound, NetnsNotFound, check_type, is_exhaustion
@@ -57,7 +57,7 @@ class Attachment:
             dependant.netns, str, "netns", 'must be a reference, such as "blue"; "" is the home namespace'
         )
         self.link: Link | None = None
-        self._place: NetnsId | None = None  # namespace of the link
+        self._place: NetnsId | None = None  # where its reference led when it was last looked at
         self._refused: tuple[NetnsId, Link] | None = None
         self._forget = forget
 
@@ -69,28 +69,42 @@ class Attachment:
         return f"{self.dependant} on {describe(self.host_if_name, self.netns)}"
 
 
+K = TypeVar("K")
+
+_Index: TypeAlias = dict[K, dict[str, dict[Attachment, None]]]
+"""Dependants by what leads to a namespace, and by the name of their link."""
+
+
 class Dependants:
-    """All dependants, and the links that are up. `place_of` returns where a reference leads now; None for nowhere.
+    """All dependants, and the links that are up.
+
+    `place_of` returns where a reference leads now; None for nowhere. `refs_at` returns the references under which a
+    namespace is known. If a reference leads elsewhere than before, call :meth:`look_again`.
 
     Report the current links, not every past event: a dependant that is attached because of an outdated event will
     refuse. While a dependant is called, it may add and remove dependants, including itself.
     """
 
-    def __init__(self, place_of: Callable[[str], NetnsId | None]) -> None:
+    def __init__(
+        self, place_of: Callable[[str], NetnsId | None], refs_at: Callable[[NetnsId], Collection[str]]
+    ) -> None:
         self._place_of = place_of
+        self._refs_at = refs_at
         self._up: dict[NetnsId, dict[str, Link]] = {}  # namespace → name → link
         self._name_of: dict[tuple[NetnsId, int], str] = {}  # names of the links that are up
-        self._by_name: dict[str, list[Attachment]] = {}
+        # Thousands of containers have a link with the same name, so an event concerns only those that wait where it is.
+        self._by_ref: _Index[str] = {}
+        self._by_place: _Index[NetnsId] = {}
         self._starved: dict[Attachment, None] = {}  # there was no link, no descriptor or no memory for them
 
     @property
-    def refs(self) -> set[str]:
-        """Return the references of the namespaces in which dependants wait for links."""
-        return {each.netns for attachments in self._by_name.values() for each in attachments}
+    def refs(self) -> KeysView[str]:
+        """The references of the namespaces in which dependants wait for links, always the present ones."""
+        return self._by_ref.keys()
 
     def names_at(self, ref: str) -> set[str]:
         """Return the names of the links that dependants wait for in the namespace of this reference."""
-        return {name for name, those in self._by_name.items() if any(each.netns == ref for each in those)}
+        return set(self._by_ref.get(ref, ()))
 
     def places(self) -> list[NetnsId]:
         """Return the namespaces with links that are known to be up."""
@@ -104,7 +118,7 @@ class Dependants:
         """Register a dependant, and attach it as soon as its link is up. :meth:`Attachment.remove` ends this."""
         attachment = Attachment(dependant, self._forget)
         try:
-            self._by_name.setdefault(attachment.host_if_name, []).append(attachment)
+            _add(self._by_ref, attachment.netns, attachment)
             self._settle(attachment)
         except BaseException:
             self._forget(attachment)
@@ -112,17 +126,17 @@ class Dependants:
         return attachment
 
     def _forget(self, attachment: Attachment) -> None:
-        attachments = self._by_name.get(attachment.host_if_name, [])
-        if attachment in attachments:
-            attachments.remove(attachment)
-            if not attachments:
-                del self._by_name[attachment.host_if_name]
+        if self._has(attachment):
+            _remove(self._by_ref, attachment.netns, attachment)
             self._settle(attachment)
+
+    def _has(self, attachment: Attachment) -> bool:
+        return attachment in self._by_ref.get(attachment.netns, {}).get(attachment.host_if_name, ())
 
     def close(self) -> None:
         """Detach and remove all dependants."""
-        for attachments in list(self._by_name.values()):
-            for attachment in attachments.copy():
+        for by_name in list(self._by_ref.values()):
+            for attachment in _all_of(by_name):
                 attachment.remove()
 
     # --- links
@@ -138,7 +152,7 @@ class Dependants:
                 del self._name_of[place, before.index]
             self._up[place][link.name] = link
             self._name_of[place, link.index] = link.name
-            self._settle_all(link.name)
+            self._settle_all(place, link.name)
 
     def link_is_gone(self, place: NetnsId, link: str | int) -> None:
         """Note that the link with this name or ifindex was, or is about to be, deleted, moved, renamed or set down."""
@@ -150,7 +164,7 @@ class Dependants:
             del up[known.name], self._name_of[place, known.index]
             if not up:
                 del self._up[place]
-            self._settle_all(known.name)
+            self._settle_all(place, known.name)
 
     def place_is_gone(self, place: NetnsId) -> None:
         """Note that a namespace has ended, and all its links with it, or that it is no longer watched."""
@@ -159,13 +173,13 @@ class Dependants:
 
     def look_again(self, refs: Iterable[str]) -> None:
         """Attach and detach the dependants with these references, which may lead elsewhere than before."""
-        refs = set(refs)
-        for attachment in [each for those in self._by_name.values() for each in those if each.netns in refs]:
-            self._settle(attachment)
+        for ref in set(refs):
+            for attachment in _all_of(self._by_ref.get(ref, {})):
+                self._settle(attachment)
 
     def check(self, place: NetnsId) -> None:
         """Attach those again that are no longer attached to a link of this namespace (rule 5)."""
-        for attachment in [each for those in self._by_name.values() for each in those if each._place == place]:
+        for attachment in _all_of(self._by_place.get(place, {})):
             link = attachment.link
             if link is not None and not _is_attached(attachment):
                 self._detach(attachment, link)
@@ -185,8 +199,12 @@ class Dependants:
 
     # --- attaching and detaching
 
-    def _settle_all(self, name: str) -> None:
-        for attachment in self._by_name.get(name, []).copy():
+    def _settle_all(self, place: NetnsId, name: str) -> None:
+        """Attach and detach the dependants that wait, or are attached, in this namespace to a link of this name."""
+        waiting = dict(self._by_place.get(place, {}).get(name, ()))
+        for ref in self._refs_at(place):
+            waiting |= self._by_ref.get(ref, {}).get(name, {})
+        for attachment in waiting:
             self._settle(attachment)
 
     def _settle(self, attachment: Attachment) -> None:
@@ -196,19 +214,29 @@ class Dependants:
         if before is not None and (link is None or (place, link.index) != (attachment._place, before.index)):
             self._detach(attachment, before)
             place, link = self._target(attachment)  # it may have removed itself
+        self._expect_at(attachment, place)
         if place is None or link is None:
             attachment._refused = None
         elif attachment.link is None and attachment._refused != (place, _plain(link)):
             self._attach(attachment, place, link)
 
     def _target(self, attachment: Attachment) -> tuple[NetnsId | None, Link | None]:
-        if attachment not in self._by_name.get(attachment.host_if_name, ()):
+        if not self._has(attachment):
             return None, None
         place = self._place_of(attachment.netns)
         return place, None if place is None else self._up.get(place, {}).get(attachment.host_if_name)
 
+    def _expect_at(self, attachment: Attachment, place: NetnsId | None) -> None:
+        """Note where the reference of a dependant leads now; None for nowhere, or if it was removed."""
+        if attachment._place != place:
+            if attachment._place is not None:
+                _remove(self._by_place, attachment._place, attachment)
+            if place is not None:
+                _add(self._by_place, place, attachment)
+            attachment._place = place
+
     def _attach(self, attachment: Attachment, place: NetnsId, link: Link) -> None:
-        attachment._place, attachment._refused = place, None
+        attachment._refused = None
         attachment.link = mine = replace(link, netns=attachment.netns)
         try:
             attachment.dependant.attached(mine)
@@ -226,6 +254,24 @@ class Dependants:
             attachment.dependant.detached(link)
         except Exception:
             _log.exception("an error was raised while %s was detached; it counts as detached", attachment)
+
+
+def _add(index: _Index[K], key: K, attachment: Attachment) -> None:
+    index.setdefault(key, {}).setdefault(attachment.host_if_name, {})[attachment] = None
+
+
+def _remove(index: _Index[K], key: K, attachment: Attachment) -> None:
+    by_name = index.get(key, {})
+    attachments = by_name.get(attachment.host_if_name, {})
+    attachments.pop(attachment, None)
+    if not attachments:
+        by_name.pop(attachment.host_if_name, None)
+    if not by_name:
+        index.pop(key, None)
+
+
+def _all_of(by_name: Mapping[str, Mapping[Attachment, None]]) -> list[Attachment]:
+    return [attachment for those in by_name.values() for attachment in those]
 
 
 def _is_attached(attachment: Attachment) -> bool:
