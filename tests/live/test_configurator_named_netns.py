@@ -138,6 +138,20 @@ def test_with_create_a_removed_namespace_is_made_again(session: Session) -> None
         assert session.cookie("blue") != old or not old
 
 
+def test_namespaces_that_were_made_for_deleted_interfaces_are_not_remembered(session: Session) -> None:
+    with Configurator(session) as configurator:
+        for number in range(3):
+            a, b = pair("qa", "qb", f"made{number}")
+            put(configurator, a, b)
+            until(configurator, configured(configurator, "qa", "qb"))
+            for one in (a, b):
+                configurator.delete(one.name)
+            settle(configurator)
+            ns.remove(f"made{number}")
+            settle(configurator)
+        assert not configurator._observer._added
+
+
 def test_the_namespace_of_a_deleted_interface_is_still_heard_of_by_the_others_in_it(
     configurator: Configurator, blue: str
 ) -> None:

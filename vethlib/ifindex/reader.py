@@ -144,7 +144,7 @@ class EventReader:
         changes = self._reports.changes
         if changes is None:
             number += len(datagram) // _LONG
-        self._noise.counts[nsid] = self._noise.counts.get(nsid, 0) + number
+        self._noise.add(nsid, number)
         for kind, _flags, _sequence, start, end in messages(datagram):
             if kind in _OF_ADDRESSES:
                 if changes is None or not changes.ignores(watch, _INDEX.unpack_from(datagram, start)[0]):

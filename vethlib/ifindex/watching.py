@@ -312,7 +312,7 @@ class Watching:
         """Do not count past events in these namespaces, because the user has caused them."""
         for inode in inodes:
             if (watch := self.watched.by_inode.get(inode)) is not None:
-                self._noise.counts.pop(watch.nsid, None)
+                self._noise.excuse(watch.nsid)
 
     def _part_from_noisy(self, changes: LinkChanges) -> None:
         """Stop watching the noisy namespaces (rule 7)."""

@@ -325,6 +325,9 @@ class HostObserver:
     def release(self, desired: Desired, kept: Container[str]) -> list[NetnsId]:
         """Stop following references that no interface needs now. Return the namespaces that are no longer watched."""
         left = {ref for ref in self.watches.left if self.known_at(ref) <= desired.at(ref)}
+        for ref in left:
+            if ref not in kept and not desired.at(ref):
+                self._added.pop(ref, None)  # no event reports its end any more
         return self.watches.release(desired, left, kept)
 
 

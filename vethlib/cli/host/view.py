@@ -47,6 +47,13 @@ class View:
         self._masters: dict[LinkAt, str] = {}
         self._places = survey.places
         self._by_id: dict[LinkAt, SurveyedLink] = {(one.at, one.link.index): one for one in survey.links}
+        # A caller may ask for thousands of links or namespaces.
+        self._within: dict[Identity, list[SurveyedLink]] = {}
+        self._named: dict[tuple[Identity, str], SurveyedLink] = {}
+        for one in survey.links:
+            self._within.setdefault(one.at, []).append(one)
+            for name in (one.link.name, *one.link.altnames):
+                self._named.setdefault((one.at, name), one)
 
     def warn(self, output: Output) -> None:
         """Warn of namespaces that are not shown."""
@@ -70,14 +77,16 @@ class View:
 
     def within(self, ref: str) -> list[SurveyedLink]:
         """Return all links of a namespace."""
-        return [surveyed for surveyed in self.links if surveyed.at == self._places[ref]]
+        place = self._places[ref]
+        return self._within.get(place, []) if isinstance(place, tuple) else []
 
     def find(self, name: str, ref: str, request: str) -> SurveyedLink:
         """Find a link by its name or alternative name. Raises LinkNotFound."""
-        for surveyed in self.within(ref):
-            if name in (surveyed.link.name, *surveyed.link.altnames):
-                return surveyed
-        raise LinkNotFound(f"{request}: there is no link {describe(name, ref)}", netns=ref, request=request)
+        place = self._places[ref]
+        found = self._named.get((place, name)) if isinstance(place, tuple) else None
+        if found is None:
+            raise LinkNotFound(f"{request}: there is no link {describe(name, ref)}", netns=ref, request=request)
+        return found
 
     def read_masters(self, links: Iterable[SurveyedLink]) -> None:
         """Read the masters of these links at once, for :meth:`master`."""

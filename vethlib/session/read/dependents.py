@@ -185,8 +185,9 @@ def _sourced(
     includes whether the kernel removes these routes with the address of a link that has no master.
     """
     having: dict[bytes, set[int]] = {}
+    asked = frozenset(indexes)
     for address in read_addresses(namespaces, place):
-        if address.ifindex in indexes:
+        if address.ifindex in asked:
             having.setdefault(address.address, set()).add(address.ifindex)
     counts: Counter[tuple[int, bytes, int, bool, bool]] = Counter()
     for family, size in ((AF_INET, 4), (AF_INET6, 16)):

@@ -87,7 +87,7 @@ class Goal(Value):
         """Return the goal for a request, given the addresses that the link has (`present`)."""
         if whole is not None:
             return cls(index, proto, True, whole, frozenset(), whole, _differing(present, whole))
-        gone = {address.identity for wanted in remove for address in _meant(wanted, present)}
+        gone = _meant(remove, present)
         again = frozenset(identity for interface in add if (identity := identity_of(interface)) in gone)
         return cls(index, proto, False, add, frozenset(gone - again), order, again | _differing(present, add))
 
@@ -152,14 +152,13 @@ class Goal(Value):
             gone = self.gone | self.again
             return [address for address in present if address.identity in gone] if gone else []
         wanted = {identity_of(interface) for interface in self.add}
-        return [address for address in present if self._must_go(address, wanted)]
-
-    def _must_go(self, address: Address, wanted: set[Identity]) -> bool:
-        """Return whether an address must be removed if the link is to have exactly the `wanted` ones."""
-        identity = address.identity
-        if identity in wanted or identity in self.again:
-            return identity in self.again
-        return not address.comes_again or any(address.interface.ip == interface.ip for interface, _ in wanted)
+        others = [address for address in present if address.identity in self.again or address.identity not in wanted]
+        ips = {interface.ip for interface, _ in wanted} if any(address.comes_again for address in others) else set()
+        return [
+            address
+            for address in others
+            if address.identity in self.again or not address.comes_again or address.interface.ip in ips
+        ]
 
     def _conflicting(
         self, present: Sequence[Address], unwanted: Iterable[Address], new: Sequence[Address]
@@ -167,9 +166,7 @@ class Goal(Value):
         """Return the new addresses that conflict with those that stay: for these, EEXIST is an error."""
         going = {address.identity for address in unwanted}
         staying = [address for address in present if address.identity not in going]
-        if not in_the_way(staying, new):
-            return set()
-        return {address.identity for address in new if in_the_way(staying, [address])}
+        return {address.identity for address in in_the_way(new, staying)}  # rule 4 is symmetric
 
     def _take(self, addresses: Sequence[Address], others: Sequence[Address]) -> list[Step]:
         """Return the steps that remove addresses, and add again those of the others that the kernel removes with them.
@@ -225,15 +222,23 @@ def _differing(present: Iterable[Address], wanted: Iterable[IPInterface]) -> fro
     return frozenset(each.identity for each in present if each.identity in met and not met[each.identity](each))
 
 
-def _meant(wanted: IPInterface | Address, present: Sequence[Address]) -> list[Address]:
-    """Return the addresses of the link that a caller means (rule 3)."""
-    if isinstance(wanted, Address):
-        return [address for address in present if address.identity == wanted.identity]
-    wanted, peer = identity_of(wanted)
-    if peer is not None:
-        return [address for address in present if address.identity == (wanted, peer)]
-    equal = [address for address in present if address.interface == wanted]
-    return [address for address in equal if address.peer is None] or equal
+def _meant(remove: Sequence[IPInterface | Address], present: Sequence[Address]) -> set[Identity]:
+    """Return which addresses of the link a caller means (rule 3)."""
+    if not remove:
+        return set()
+    there: dict[IPInterface, set[Identity]] = {}
+    for address in present:
+        there.setdefault(address.interface, set()).add(address.identity)
+    meant: set[Identity] = set()
+    for each in remove:
+        is_exact = isinstance(each, Address)
+        identity = each.identity if isinstance(each, Address) else identity_of(each)
+        alike = there.get(identity[0], set())
+        if identity in alike:
+            meant.add(identity)
+        elif not is_exact and identity[1] is None:
+            meant |= alike
+    return meant
 
 
 def _secondaries_first(addresses: Iterable[Address]) -> list[Address]:
