@@ -44,6 +44,9 @@ class Topology(Closing, Mapping[str, Node]):
         self._nodes = dict(nodes)
         self._relay = relay
         self._lost = LostRoutes()
+        self._first_wires: dict[frozenset[str], int] = {}  # by the two nodes
+        for number, wire in enumerate(layout.wires):
+            self._first_wires.setdefault(frozenset((wire.a.node, wire.b.node)), number)
         self._session: Session | None = None  # set if the topology has created its own
 
     @classmethod
@@ -156,19 +159,15 @@ class Topology(Closing, Mapping[str, Node]):
         from .wire import LiveWire, as_described  # not every test changes wires
 
         a, b = map(self._own_name, (a, b))
-        ends = {self[a].name, self[b].name}
-        for number, wire in enumerate(self.layout.wires):
-            if {wire.a.node, wire.b.node} == ends:
-                seen = wire.seen_from(a)
-                of_ends = {port.node: self[port.node].netns for port in (wire.a, wire.b)}
-                return LiveWire(
-                    **as_described(seen),
-                    _number=number,
-                    _is_turned=seen is not wire,
-                    _namespaces=of_ends,
-                    _relay=self._relay,
-                )
-        raise LookupError(f"no wire between {a} and {b}")
+        number = self._first_wires.get(frozenset((self[a].name, self[b].name)))
+        if number is None:
+            raise LookupError(f"no wire between {a} and {b}")
+        wire = self.layout.wires[number]
+        seen = wire.seen_from(a)
+        of_ends = {port.node: self[port.node].netns for port in (wire.a, wire.b)}
+        return LiveWire(
+            **as_described(seen), _number=number, _is_turned=seen is not wire, _namespaces=of_ends, _relay=self._relay
+        )
 
     def _own_name(self, node: str | Node) -> str:
         """Return the name of a node of this topology; nodes of other topologies may have the same name."""
