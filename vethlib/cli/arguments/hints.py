@@ -9,12 +9,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, Protocol
 
-__all__ = ["VERBS", "distance", "near", "no_such", "no_such_command", "no_such_flag"]
+__all__ = ["VERBS", "distance", "near", "no_such_command", "no_such_flag", "none_such"]
 
 _LONGEST: Final = 64  # characters of a word that are compared, which takes quadratic time
+_SUGGESTED: Final = 16  # names for which similar ones are looked for, which takes 10 µs for each name that exists
 
 VERBS: Final[Mapping[str, tuple[str, ...]]] = {
     **dict.fromkeys(("add", "new", "make", "build"), ("create",)),
@@ -79,9 +80,11 @@ def no_such_flag(given: str, flags: Iterable[str]) -> str:
     return _asked(f"there is no flag {given!r}", meant)
 
 
-def no_such(what: str, given: str, known: Iterable[str], *, most: int = 1) -> str:
-    """Return the message for a `what` that does not exist, with similar names."""
-    return _asked(f"there is no {what} {given!r}", near(given, known, most=most))
+def none_such(what: str, given: Iterable[str], known: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield each name of a `what` that does not exist, with the message about it; the first few with a similar name."""
+    known = list(known)
+    for number, name in enumerate(given):
+        yield name, _asked(f"there is no {what} {name!r}", near(name, known) if number < _SUGGESTED else [])
 
 
 def near(given: str, known: Iterable[str], *, most: int = 1) -> list[str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from fnmatch import translate
+from functools import cached_property
 from shutil import get_terminal_size
 
 from vethlib.agent.config.mark import check_label
@@ -19,7 +21,7 @@ from vethlib.agent.stores.keys import place_of
 from vethlib.agent.stores.opening import is_etcd, open_statuses, place
 from vethlib.agent.stores.protocol import StoreError
 from vethlib.agent.stores.published import Alive, Entry, Published, Statuses
-from vethlib.cli.arguments.hints import no_such
+from vethlib.cli.arguments.hints import none_such
 from vethlib.cli.arguments.parser import STORES
 from vethlib.cli.host.found_agents import how_to_start, status_dir_of
 from vethlib.cli.render.linktext import ref_text
@@ -52,13 +54,28 @@ _NARROWEST = 20  # columns for reasons; in fewer they are not cut
 _TICK = 1.0  # seconds between updates on a terminal, so that ages and the end of the agent are shown
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Selection:
     """The requested interfaces: by name or pattern, by state, and by the codes of their reasons; empty for all."""
 
     names: set[str]
     states: set[str]
     codes: set[str]
+
+    @cached_property
+    def _patterns(self) -> dict[str, Callable[[str], object]]:
+        return {name: re.compile(translate(name)).match for name in self.names if _is_pattern(name)}
+
+    def fits(self, name: str) -> bool:
+        """Return whether a name is among the names or matches a pattern; without any, all names match."""
+        return not self.names or name in self.names or any(matches(name) for matches in self._patterns.values())
+
+    def missing(self, known: set[str]) -> list[str]:
+        """Return the names that are not among the `known` ones, and the patterns that match none of these."""
+        others = self.names - known
+        return sorted(
+            name for name in others if name not in self._patterns or not any(map(self._patterns[name], known))
+        )
 
     def has(self, entry: Entry) -> bool:
         """Return whether an entry has one of the states, and one of the codes."""
@@ -92,7 +109,7 @@ def status(args: Namespace, output: Output) -> int:
             raise
         return _show_local(output, error, which, args)
     entries = _print(output, published, which)
-    return _code(output, entries, which.names, published, statuses, args)
+    return _code(output, entries, which, published, statuses, args)
 
 
 def _print(output: Output, published: Published, which: _Selection) -> list[Entry]:
@@ -126,23 +143,14 @@ def _show_local(output: Output, error: StoreError, which: _Selection, args: Name
     return REFUSED
 
 
-def fits(name: str, patterns: set[str]) -> bool:
-    """Return whether a name is among the names or matches a pattern; without any, all names match."""
-    return (
-        not patterns
-        or name in patterns
-        or any(fnmatchcase(name, pattern) for pattern in patterns if is_pattern(pattern))
-    )
-
-
-def is_pattern(name: str) -> bool:
+def _is_pattern(name: str) -> bool:
     """Return whether a name has wildcards of a shell."""
     return any(character in name for character in "*?[")
 
 
 def _chosen(published: Published, which: _Selection) -> list[Entry]:
     """Return the requested entries, sorted by name; also for interfaces without a status yet."""
-    entries = [entry for name, entry in _all(published).items() if fits(name, which.names) and which.has(entry)]
+    entries = [entry for name, entry in _all(published).items() if which.fits(name) and which.has(entry)]
     return sorted(entries, key=lambda entry: natural(entry["name"]))
 
 
@@ -189,7 +197,7 @@ def _within(rows: list[tuple[str, ...]], columns: int) -> list[tuple[str, ...]]:
 
 
 def _code(
-    output: Output, entries: list[Entry], names: set[str], published: Published, statuses: Statuses, args: Namespace
+    output: Output, entries: list[Entry], which: _Selection, published: Published, statuses: Statuses, args: Namespace
 ) -> int:
     """Report missing interfaces, agents and stores; return the exit code for them and for the states shown."""
     agent = published.agent
@@ -199,15 +207,12 @@ def _code(
             _report_outage(output, agent.report)
         return REFUSED
     known = {*published.entries, *published.untold}
+    missing = which.missing(known)
     hint = f"to see all interfaces: {same_place(args, 'status')}"
-    missing = {name for name in names if not any(fits(one, {name}) for one in known)}
-    for name in sorted(missing):
-        if is_pattern(name):
-            what = f"label {args.label}: no interface matches {name!r}"
-            output.error(what, code="no-such-interface", field="NAME", hint=hint)
-            continue
-        message = f"label {args.label}: {no_such('interface', name, known)}"
-        output.error(message, code="no-such-interface", field="NAME", hint=hint)
+    messages = dict(none_such("interface", (name for name in missing if not _is_pattern(name)), known))
+    for name in missing:
+        message = messages.get(name, f"no interface matches {name!r}")
+        output.error(f"label {args.label}: {message}", code="no-such-interface", field="NAME", hint=hint)
     if agent is None:
         _report_not_running(output, published, statuses, args)
         return REFUSED

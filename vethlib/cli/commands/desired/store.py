@@ -31,7 +31,7 @@ from vethlib.agent.stores.texts import name_in
 from vethlib.cli.applying import configuration
 from vethlib.cli.applying.config_warnings import by_interface, report_warnings, warnings_of
 from vethlib.cli.applying.limits import limits_of
-from vethlib.cli.arguments.hints import no_such
+from vethlib.cli.arguments.hints import none_such
 from vethlib.cli.arguments.parser import STORES, given, json_wins
 from vethlib.cli.render.linktext import ref_text
 from vethlib.cli.term.exits import DONE, INVALID, REFUSED
@@ -379,9 +379,8 @@ def _report_missing(missing: Iterable[str], known: Iterable[str], args: Namespac
     store = shown(args.store)
     label = f" --label {args.label}" if "label" in args.given else ""
     hint = f"to see all interfaces: vethctl list --store {quote(store)}{label}"
-    for name in missing:
-        message = f"{store}: {no_such('interface', name, known)}"
-        output.error(message, code="not-stored", field="NAME", hint=hint)
+    for _, message in none_such("interface", missing, known):
+        output.error(f"{store}: {message}", code="not-stored", field="NAME", hint=hint)
 
 
 def _valid(values: Mapping[str, Parsed]) -> dict[str, Interface]:
