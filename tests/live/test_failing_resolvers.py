@@ -250,3 +250,16 @@ def test_a_closed_resolver_of_the_memory_reports_nothing_more(home: ns.Netns, bl
         assert session.links(VNF1)
         ip("link", "add", "veth1", "type", "veth", "peer", "name", "veth2")
         assert poll(lambda: any(event.name == "veth1" for event in monitor.poll()))
+
+
+@pytest.mark.parametrize("reason", ["no power", ""])
+def test_a_resolver_is_down_whatever_the_reason_is(reason: str) -> None:
+    resolver = MemoryResolver()
+    resolver.set("vnf1", "pid:1", "a remark")
+    resolver.down(reason)
+    with pytest.raises(ResolverDown) as down:
+        resolver("vnf1")
+    assert (str(down.value), resolver.remark("vnf1")) == (reason, "")
+    resolver.up()
+    assert (resolver("vnf1"), resolver.remark("vnf1")) == ("pid:1", "a remark")
+    resolver.close()

@@ -8,12 +8,13 @@ import os
 import pickle
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.refusing import raises
 from vethlib.agent import Configuration, UnreadablePath, load
-from vethlib.errors import VethError
+from vethlib.errors import InvalidValue, VethError
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -110,6 +111,19 @@ def test_what_cannot_be_read_is_an_error_and_never_an_empty_configuration(tmp_pa
     assert str(missing) in str(error)
 
 
+def test_a_single_path_is_not_taken_for_a_list_of_letters(tmp_path: Path) -> None:
+    wrong: Any
+    for wrong in (str(tmp_path), tmp_path, b"/", None, 5):
+        with raises(InvalidValue, field="paths"):
+            load(wrong)
+
+
+def test_a_text_that_can_be_no_path_is_an_error(tmp_path: Path) -> None:
+    for text, shown in (("a\0b", "a\\0b"), ("a\ud800", "a\\ud800")):
+        with raises(UnreadablePath, path=shown):
+            load([tmp_path, text])
+
+
 def test_a_dangling_link_in_a_directory_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.json").symlink_to(tmp_path / "gone")
     with raises(UnreadablePath, path=f"{tmp_path}/a.json", errno=errno.ENOENT):
@@ -121,7 +135,7 @@ def test_a_directory_that_cannot_be_listed_is_an_error(tmp_path: Path, monkeypat
     def refuse(path: str) -> list[str]:
         raise PermissionError(13, "Permission denied", path)
 
-    monkeypatch.setattr(os, "listdir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
     with raises(UnreadablePath, path=str(tmp_path), errno=errno.EACCES):
         load([tmp_path])
 

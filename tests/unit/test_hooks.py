@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -159,6 +160,25 @@ def test_a_log_has_neither_password_nor_path_of_a_url_nor_the_arguments_of_a_com
         assert "secret" not in target.shown
     assert read_target("https://user:x@h:8443/y").shown == "https://h:8443/…"
     assert "secret" not in repr(read_target("https://secret@h/secret"))
+
+
+WRONG: list[tuple[str, Any]] = [
+    *[("targets", value) for value in ("https://h/secret", 5, None, [5], [None], [["exec:/bin/true"]])],
+    *[("capacity", value) for value in (0, -1, 1.5, "1", None, True)],
+    *[("concurrency", value) for value in (0, -1, 1.5, "1", None, True)],
+    *[("delays", value) for value in (1.0, None, ["x"], [-1.0], [None], [float("nan")], "12")],
+    *[("label", value) for value in (5, None)],
+    *[("status_dir", value) for value in (5, None)],
+    *[("--hook-states", value) for value in (5, [5], [None], [b"FAILED"])],
+]
+
+
+@pytest.mark.parametrize(("field", "value"), WRONG)
+def test_values_that_hooks_cannot_have_are_refused_at_once(field: str, value: Any) -> None:
+    given: dict[str, Any] = {"targets": ["exec:/bin/true"]} | {field.removeprefix("--hook-"): value}
+    with raises(InvalidValue, field=field) as refused:
+        Hooks(**given)
+    assert "secret" not in str(refused.value)
 
 
 def test_states_that_there_are_not_are_refused_with_those_there_are() -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from tests.live.applying import interface, value
+from tests.refusing import raises
 from tests.stores import is_readable
+from vethlib import InvalidValue
 from vethlib.agent import State, read_value
 from vethlib.agent.status import Status
 from vethlib.agent.stores.memory import MemoryStore
@@ -32,6 +35,33 @@ def test_the_first_news_is_all_that_there_is(store: MemoryStore) -> None:
     assert not is_readable(store, 0)
     assert store.read() == []
     assert store.due() is None
+
+
+def test_what_is_no_value_is_refused(store: MemoryStore) -> None:
+    store.read()
+    wrong: Any
+    for wrong in (None, "a", 5, {"name": "a"}):
+        for call in (store.put, lambda wrong: store.replace({"a": A, "b": wrong}), lambda wrong: MemoryStore([wrong])):
+            with raises(InvalidValue, field="value"):
+                call(wrong)
+    for wrong in (None, 5, [A]):
+        with raises(InvalidValue, field="values"):
+            store.replace(wrong)
+    for wrong in (None, 5):
+        with raises(InvalidValue, field="values"):
+            MemoryStore(wrong)
+    assert store.read() == []
+
+
+def test_a_store_is_down_whatever_the_reason_is(store: MemoryStore) -> None:
+    store.read()
+    store.down("")
+    store.put(B)
+    assert store.read() == [Outage("")]
+    store.up()
+    (snapshot,) = store.read()
+    assert isinstance(snapshot, Snapshot)
+    assert sorted(snapshot.values) == ["a", "b"]
 
 
 def test_changes_come_in_order_and_what_is_the_same_is_none(store: MemoryStore) -> None:

@@ -78,7 +78,7 @@ class MemoryResolver:
     def __init__(self) -> None:
         self._answers: dict[str, str] = {}
         self._remarks: dict[str, str] = {}
-        self._reason = ""
+        self._reason: str | None = None
         self._changed: set[str] | None = set()
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
@@ -102,7 +102,7 @@ class MemoryResolver:
 
     def up(self) -> None:
         """Answer again."""
-        self._reason = ""
+        self._reason = None
         self._report(None)
 
     def _report(self, label: str | None) -> None:
@@ -115,7 +115,7 @@ class MemoryResolver:
 
     def __call__(self, label: str) -> str:
         """As in :class:`Resolver`."""
-        if self._reason:
+        if self._reason is not None:
             raise ResolverDown(self._reason)
         if label not in self._answers:
             raise NetnsNotFound(f"microservice {label} is not running", netns=f"microservice:{label}")
@@ -123,7 +123,7 @@ class MemoryResolver:
 
     def remark(self, label: str) -> str:
         """As in :class:`Remarks`."""
-        return "" if self._reason else self._remarks.get(label, "")
+        return "" if self._reason is not None else self._remarks.get(label, "")
 
     def fileno(self) -> int:
         """As in :class:`Resolver`."""

@@ -79,8 +79,10 @@ def load(
 
     A file contains one interface or a list of interfaces, and is read once even if given twice. An interface that is
     configured more than once is refused everywhere, and so are values that exceed the `limits`. Raises
-    :class:`UnreadablePath`.
+    :class:`UnreadablePath`, and InvalidValue for a single path in place of several.
     """
+    if isinstance(paths, str | bytes | os.PathLike) or not isinstance(paths, Iterable):
+        raise InvalidValue("paths", paths, 'must be a list of paths, such as ["interfaces.json"]')
     parsed: list[Parsed] = []
     warnings: list[str] = []
     for source, raw in contents(paths, stdin, limits.file_bytes, warnings):
@@ -97,7 +99,7 @@ def contents(
     """
     files: dict[str, str] = {}  # by real path, in the order given
     listed: set[str] = set()  # files found by listing a directory, not named by the caller
-    for path in [os.fspath(path) for path in paths]:
+    for path in [_possible(os.fspath(path)) for path in paths]:
         if path == STDIN and stdin is not None:
             # Decoded here, not by the stream, so that undecodable bytes are reported with line and column.
             yield "stdin", _read_up_to(getattr(stdin, "buffer", stdin), longest + 1)
@@ -113,6 +115,17 @@ def contents(
     for file in files.values():
         # A pipe that the caller names, as the shell's <(…) does, is waited for; a pipe found in a directory is refused.
         yield file, _read_listed(file, longest) if file in listed else _read_named(file, longest)
+
+
+def _possible(path: str) -> str:
+    """Return a path. Raises UnreadablePath for a text that cannot be one."""
+    try:
+        if b"\0" not in os.fsencode(path):
+            return path
+    except UnicodeEncodeError:
+        pass
+    shown = path.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
+    raise UnreadablePath(shown, "it has a character that no path can have", errno.EINVAL)
 
 
 def is_configuration(name: str) -> bool:

@@ -25,7 +25,8 @@ from vethlib._closing import Closing
 from vethlib._primitives import time
 from vethlib.agent.reconcile.statuses import StatusChange
 from vethlib.agent.state import State
-from vethlib.errors import InvalidValue
+from vethlib.errors import InvalidValue, check_type
+from vethlib.linkref import as_list
 from vethlib.ns.deadline import check_timeout
 
 from .command import cure_of, run
@@ -96,15 +97,20 @@ class Hooks(Closing):
         concurrency: int = 4,
         delays: Sequence[float] = DELAYS,
     ) -> None:
-        read = [read_target(target) if isinstance(target, str) else target for target in targets]
+        read = _targets(targets)
         self._states = _checked(states)
         seconds = check_timeout(timeout, "--hook-timeout")
         if seconds is None or seconds <= 0:
             raise InvalidValue("--hook-timeout", timeout, "must be a number of seconds above 0")
+        for field, number in (("capacity", capacity), ("concurrency", concurrency)):
+            if type(number) is not int or number < 1:
+                raise InvalidValue(field, number, "must be a number, 1 or more")
+        for field, text in (("label", label), ("status_dir", status_dir)):
+            check_type(text, str, field, "must be a string")
         self._lines = [_Line(target, capacity) for target in dict.fromkeys(read)]
         self._label, self._host = label, socket.gethostname()
         self._environment = {"VETHLIB_STATUS_DIR": status_dir} if status_dir else {}
-        self._timeout, self._concurrency, self._delays = seconds, concurrency, tuple(delays)
+        self._timeout, self._concurrency, self._delays = seconds, concurrency, _seconds(delays)
         self._lock = threading.Lock()  # protects the queues and the counts
         self._settled = threading.Condition(self._lock)
         self._closed = False
@@ -287,13 +293,41 @@ class Hooks(Closing):
             _log.info("hook %s works again", line.target.shown)
 
 
+def _targets(targets: Iterable[str | Target]) -> list[Target]:
+    if isinstance(targets, str):
+        hint = 'must be a list of targets, such as ["exec:/usr/local/bin/notify"]'  # a URL may be secret
+        raise InvalidValue("targets", "a string", hint)
+    return [_target(target) for target in as_list(targets, "targets", "must be a list of targets")]
+
+
+def _target(target: str | Target) -> Target:
+    if isinstance(target, str):
+        return read_target(target)
+    if isinstance(target, Target):
+        return target
+    raise InvalidValue(
+        "targets", target, "must be the text of a target, such as exec:/usr/local/bin/notify, or a Target"
+    )
+
+
+def _seconds(delays: Iterable[float]) -> tuple[float, ...]:
+    hint = "must be a list of numbers of seconds, such as [1.0, 2.0]"
+    checked: list[float] = []
+    for delay in as_list(delays, "delays", hint):
+        seconds = check_timeout(delay, "delays")
+        if seconds is None or seconds < 0:
+            raise InvalidValue("delays", delay, hint)
+        checked.append(seconds)
+    return tuple(checked)
+
+
 def _checked(states: Iterable[str] | None) -> frozenset[str]:
     known = {state.upper(): state for state in _STATES}
     if states is None:
         return frozenset(_STATES)
     selected = set()
-    for state in states:
-        if state.upper() not in known:
+    for state in as_list(states, "--hook-states", "must be a list of states"):
+        if not isinstance(state, str) or state.upper() not in known:
             raise InvalidValue("--hook-states", state, f"must be one or more of {','.join(_STATES)}")
         selected.add(known[state.upper()])
     return frozenset(selected)

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from vethlib.agent.config.model import Interface
 from vethlib.agent.config.northbound import Parsed
 from vethlib.agent.status import Status
+from vethlib.errors import InvalidValue, check_type
+from vethlib.linkref import as_list
 
 from .protocol import Change, Outage, Snapshot, StoreEvent
 
@@ -17,15 +19,16 @@ __all__ = ["MemoryStore"]
 class MemoryStore:
     """A store in memory: the program puts values, and finds the published statuses in `statuses`.
 
-    A value is an Interface, or the Parsed result of reading one, which may be invalid.
+    A value is an Interface, or the Parsed result of reading one, which may be invalid. Raises InvalidValue for anything
+    else.
     """
 
     def __init__(self, values: Iterable[Interface | Parsed] = ()) -> None:
-        parsed = map(_as_parsed, values)
+        parsed = map(_as_parsed, as_list(values, "values", "must be a list of values"))
         self.statuses: dict[str, Status] = {}
         self._values = {value.name: value for value in parsed}
         self._events: list[StoreEvent] = []
-        self._down = ""
+        self._down: str | None = None
         self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._add(Snapshot(dict(self._values)))
 
@@ -44,8 +47,10 @@ class MemoryStore:
 
     def replace(self, values: Mapping[str, Interface | Parsed]) -> None:
         """Replace all values; the next result is a snapshot."""
+        if not isinstance(values, Mapping):
+            raise InvalidValue("values", values, "must map names to values")
         self._values = {name: _as_parsed(value) for name, value in values.items()}
-        if not self._down:
+        if self._down is None:
             self._add(Snapshot(dict(self._values)))
 
     def down(self, reason: str) -> None:
@@ -56,8 +61,8 @@ class MemoryStore:
 
     def up(self) -> None:
         """Act as a store that can be read again."""
-        if self._down:
-            self._down = ""
+        if self._down is not None:
+            self._down = None
             self._add(Snapshot(dict(self._values)))
 
     def read(self) -> list[StoreEvent]:
@@ -94,7 +99,7 @@ class MemoryStore:
             self._event = -1
 
     def _change(self, name: str, value: Parsed | None) -> None:
-        if not self._down:
+        if self._down is None:
             self._add(Change(name, value))
 
     def _add(self, event: StoreEvent) -> None:
@@ -106,4 +111,5 @@ class MemoryStore:
 def _as_parsed(value: Interface | Parsed) -> Parsed:
     if isinstance(value, Parsed):
         return value
+    check_type(value, Interface, "value", "must be an Interface, or the Parsed result of reading one")
     return Parsed(value, value.name, warnings=value.warnings, source="memory")
