@@ -341,14 +341,14 @@ SENTENCES = {
         LinkNotFound,
         {"errno": errno.ENODEV, "request": "create veth 'x' ⇄ 'y' in netns:blue", "netns": "blue"},
         "create veth 'x' ⇄ 'y' in netns:blue: its master 'br9' in netns:blue does not exist: "
-        "create it first (ip link add br9 type bridge)",
+        "create it first (ip -n blue link add br9 type bridge)",
     ),
     "a link whose new master is missing": Sentence(
         lambda session: session.set("va", "blue", master="br9"),
         LinkNotFound,
         {"errno": errno.ENODEV, "request": "set 'va' in netns:blue", "netns": "blue"},
         "set 'va' in netns:blue: its master 'br9' in netns:blue does not exist: "
-        "create it first (ip link add br9 type bridge)",
+        "create it first (ip -n blue link add br9 type bridge)",
     ),
     "an answer that was lost": Sentence(
         an_answer_that_was_lost,

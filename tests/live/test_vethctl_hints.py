@@ -247,3 +247,20 @@ def test_the_advice_about_a_link_that_is_no_veth_is_how_to_delete_it(vethctl: Ve
     ip("link", "add", "name", "br0", "type", "bridge")
     error = vethctl("delete", "br0", "--json").error
     assert (error["code"], error["hint"]) == ("not-supported", "to delete a link of another kind: ip link delete")
+
+
+def test_the_advice_about_a_missing_master_names_its_namespace(vethctl: Vethctl, blue: str) -> None:
+    ip("link", "add", "name", "a", "type", "veth", "peer", "name", "b", "netns", blue)
+    for argv in (["create", "c", f"d@{blue}", "--b-master", "br9"], ["set", f"b@{blue}", "--master", "br9"]):
+        assert f"create it first (ip -n {blue} link add br9 type bridge)" in vethctl(*argv).err
+    said = vethctl("set", f"b@path:/run/netns/{blue}", "--master", "br9")
+    assert "create it first (ip link add br9 type bridge, there)" in said.err
+    said = vethctl("set", "a", "--master", "br9")
+    assert "create it first (ip link add br9 type bridge)" in said.err
+
+
+def test_a_namespace_in_place_of_a_link_is_recognised_by_show_and_stats(vethctl: Vethctl, blue: str) -> None:
+    for argv in (["show", blue], ["stats", "lo", blue], ["stats", blue, "--peer"]):
+        error = vethctl(*argv, "--json").error
+        assert (error["code"], error["error"].endswith(f"; to show the namespace: @{blue}")) == ("link-not-found", True)
+    assert "namespace: @" not in vethctl("stats", f"{blue}@{blue}").err

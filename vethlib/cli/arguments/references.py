@@ -6,10 +6,10 @@ import os
 
 from vethlib import ns
 from vethlib.cli.term.homelinks import is_link
-from vethlib.errors import InvalidValue
+from vethlib.errors import InvalidValue, LinkNotFound
 from vethlib.links import check_lookup_name
 
-__all__ = ["existing_link", "parse_link", "parse_netns", "parse_target"]
+__all__ = ["existing_link", "parse_link", "parse_netns", "parse_target", "suggest_netns"]
 
 
 def parse_link(text: str, field: str = "LINK") -> tuple[str, str]:
@@ -40,6 +40,12 @@ def parse_netns(text: str, field: str) -> str:
         return str(ns.parse(text))
     except InvalidValue as error:
         raise InvalidValue(field, error.value, error.hint) from None
+
+
+def suggest_netns(error: LinkNotFound, name: str, ref: str) -> None:
+    """Note with the error for a missing link that a namespace has the name."""
+    if not ref and name in ns.names():
+        error.add_note(f"to show the namespace: @{name}")
 
 
 def parse_target(text: str) -> tuple[str, str]:

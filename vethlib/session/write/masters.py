@@ -9,7 +9,7 @@ from typing import Final
 from vethlib._nl.batch import Outcome
 from vethlib._nl.link import get_named, parse_link
 from vethlib.endfields.checks import MasterName
-from vethlib.links import NetnsRef, describe, spell
+from vethlib.links import NetnsRef, describe, means_home, spell
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
 from vethlib.session.read.target import read_body
 
@@ -43,4 +43,8 @@ def no_master(outcome: Outcome, name: str, netns: NetnsRef) -> str:
     """Describe why a link cannot have this master."""
     if outcome.errno == errno.EOPNOTSUPP:
         return f"its master {name} takes no ports: give a bridge or VRF in {spell(netns)}"
-    return f"its master {describe(name, netns)} does not exist: create it first (ip link add {name} type bridge)"
+    kind, _, value = spell(netns).partition(":")
+    there = f" -n {value}" if kind == "netns" else ""
+    where = "" if there or means_home(netns) else ", there"
+    cure = f"create it first (ip{there} link add {name} type bridge{where})"
+    return f"its master {describe(name, netns)} does not exist: {cure}"

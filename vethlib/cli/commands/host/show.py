@@ -8,7 +8,7 @@ from functools import partial
 from typing import TypeVar
 
 from vethlib import ns
-from vethlib.cli.arguments.references import parse_target
+from vethlib.cli.arguments.references import parse_target, suggest_netns
 from vethlib.cli.host.view import View
 from vethlib.cli.render.details import detail_lines, field_lines
 from vethlib.cli.render.linktext import address_text, painted_state, ref_text
@@ -107,8 +107,7 @@ def _find(view: View, name: str, ref: str) -> SurveyedLink:
     try:
         return view.find(name, ref, "show")
     except LinkNotFound as error:
-        if not ref and name in ns.names():
-            error.add_note(f"to show the namespace: @{name}")
+        suggest_netns(error, name, ref)
         raise
 
 

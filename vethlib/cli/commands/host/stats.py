@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 
 from vethlib import ns
 from vethlib.cli.arguments.parser import UsageError
-from vethlib.cli.arguments.references import parse_target
+from vethlib.cli.arguments.references import parse_target, suggest_netns
 from vethlib.cli.host.link_rates import LinkRates
 from vethlib.cli.host.view import View
 from vethlib.cli.render.amounts import amount, exact
@@ -78,7 +78,19 @@ def _sampler(
     whole = [ref for name, ref in targets if not name]
     if args.peer:
         return lambda missing_ok: _both_ends(session, rates, named, whole, output, missing_ok=missing_ok)
-    return lambda missing_ok: rates.sample(named, whole, missing_ok=missing_ok)
+    return lambda missing_ok: _sample(rates, named, whole, missing_ok=missing_ok)
+
+
+def _sample(
+    rates: LinkRates, named: Sequence[LinkName], whole: Sequence[str], *, missing_ok: bool
+) -> list[MeasuredLink]:
+    try:
+        return rates.sample(named, whole, missing_ok=missing_ok)
+    except LinkNotFound as error:
+        for name, ref in named:
+            if error.item == (name, ref):
+                suggest_netns(error, name, ref)
+        raise
 
 
 def _all_veths(rates: LinkRates, output: Output, args: Namespace) -> list[MeasuredLink]:
@@ -125,8 +137,9 @@ def _both_ends(
     for name, ref in named:
         try:
             surveyed = view.find(name, ref, "stats")
-        except LinkNotFound:
+        except LinkNotFound as error:
             if not missing_ok:
+                suggest_netns(error, name, ref)
                 raise
             continue
         required.add((surveyed.link.name, surveyed.ref))
