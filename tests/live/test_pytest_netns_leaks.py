@@ -236,6 +236,27 @@ def test_what_the_frames_of_a_test_that_ends_early_hold_is_no_leak_but_what_it_l
     assert "::test_ends_early)" in line
 
 
+@pytest.mark.parametrize("end", ["assert False", "pytest.skip('early')"])
+def test_where_warnings_are_errors_the_next_test_gets_none_for_what_such_frames_held(
+    project: Project, end: str
+) -> None:
+    result = project(
+        f"""
+        def test_ends_early(netns):
+            local = netns.socket()
+            {end}
+
+        def test_next(netns):
+            pass
+
+        def test_last(netns):
+            pass
+        """,
+        "-Werror",
+    )
+    result.assert_outcomes(passed=2, **{"failed" if "assert" in end else "skipped": 1})
+
+
 def test_a_thread_left_in_a_node_is_told_of_by_name_and_one_that_is_about_to_end_is_not(project: Project) -> None:
     result = project("""
         GO = threading.Event()

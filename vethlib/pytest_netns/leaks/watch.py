@@ -30,6 +30,7 @@ import os
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Generator, Iterable
 from contextlib import ExitStack, suppress
 from ctypes import c_int
@@ -288,7 +289,9 @@ class LeakWatch:
         if self._test is None:  # the previous test that was watched is the last one
             self._old_errors, self._errors = [*self._old_errors, *self._errors], []
         if self._suspended or self._holding:
-            _clear_frames(self._old_errors)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ResourceWarning)  # it would be a warning of the present test
+                _clear_frames(self._old_errors)
         self._old_errors = []
         facts = self._settled()
         new = self._new(facts)
