@@ -273,7 +273,10 @@ def test_a_test_is_skipped_without_netem_and_runs_with_the_relay(pytester: pytes
     project.write("from vethlib._nl.dependents import netem\nnetem.KIND = 'netmm'\n", "conftest.py")
     skipped = project.run("-rs")
     skipped.assert_outcomes(skipped=6)
-    assert "netem" in skipped.stdout.str()
+    assert "--netns-impair=userspace does not need it" in skipped.stdout.str()
     project.run("--netns-impair=userspace", "-k", "described").assert_outcomes(passed=1)
     project.write("[pytest]\nnetns_impair = userspace\n", "pytest.ini")
-    project.run().assert_outcomes(passed=5, skipped=1)
+    skipped = project.run("-rs")
+    skipped.assert_outcomes(passed=5, skipped=1)
+    assert "delay=0ms" in skipped.stdout.str()
+    assert "--netns-impair" not in skipped.stdout.str()  # which is set already

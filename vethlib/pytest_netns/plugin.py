@@ -84,7 +84,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
     """Report a test as skipped if it cannot impair a wire on this kernel; and note that it has ended."""
-    skip_without_netem(call)
+    skip_without_netem(call, item.config.stash[options.SETTINGS].impair)
     if call.when == "teardown":
         item.config.stash[LIVE].end()
 
