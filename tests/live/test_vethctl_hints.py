@@ -264,3 +264,11 @@ def test_a_namespace_in_place_of_a_link_is_recognised_by_show_and_stats(vethctl:
         error = vethctl(*argv, "--json").error
         assert (error["code"], error["error"].endswith(f"; to show the namespace: @{blue}")) == ("link-not-found", True)
     assert "namespace: @" not in vethctl("stats", f"{blue}@{blue}").err
+
+
+def test_a_wait_of_less_than_a_second_is_not_called_none(vethctl: Vethctl, blue: str) -> None:
+    pair = [LONE, {"name": "other", "enabled": True, "veth": {"peer_if_name": "lone"}}]
+    pair[0] = LONE | {"namespace": {"type": 2, "name": "absent"}}
+    said = vethctl("apply", "-", "--missing-netns", "wait", "--timeout", "0.2", stdin=json.dumps(pair))
+    assert said.code == 3
+    assert said.err.startswith("waiting up to 1 s: ")

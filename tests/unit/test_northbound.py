@@ -91,6 +91,9 @@ def test_the_namespace_key_of_older_samples_is_understood_with_a_warning(key: st
     ("fields", "where", "cure"),
     [
         ({"enable": True}, "enable", "did you mean enabled?"),
+        ({"desc": "x"}, "desc", "did you mean description?"),
+        ({"netns": "x"}, "netns", "unknown key; the known keys are name, "),
+        ({"x": 1}, "x", "unknown key; the known keys are name, "),
         ({"physAddr": "x"}, "physAddr", "did you mean phys_address?"),
         ({"namespace": {"type": 2, "nmae": "ns1"}}, "namespace.nmae", "did you mean namespace.name?"),
         ({"veth": {"peer_if_name": "veth2", "peer": 1}}, "veth.peer", "did you mean veth.peer_if_name?"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
@@ -19,6 +19,10 @@ from .spelling import LONGEST as NEAR
 from .spelling import enum_number, field_of, is_former_name, is_uint32
 
 __all__ = ["FieldReader", "json_type"]
+
+
+_ALIKE: Final = 0.65  # the least similarity of a key to a known one that is suggested for it
+_TELLING: Final = 3  # characters
 
 
 def _prefixes(path: str) -> Iterator[str]:
@@ -164,9 +168,10 @@ class FieldReader:
 
 def _unknown(descriptor: Descriptor, key: str, path: str) -> str:
     known = [*descriptor.fields_by_name, *descriptor.fields_by_camelcase_name]
-    near = get_close_matches(key[:NEAR], known, n=1, cutoff=0.4)
+    # With a lower cutoff, "altnames" would be suggested for "netns"; the list of the known keys is of more use.
+    near = get_close_matches(key[:NEAR], known, n=1, cutoff=_ALIKE)
     # A key that is part of a known name probably means that name: "peer" means veth.peer_if_name.
-    near += [name for name in known if key and key in name]
+    near += [name for name in known if len(key) >= _TELLING and key in name]
     if not near:
         return f"unknown key; the known keys are {', '.join(path + name for name in descriptor.fields_by_name)}"
     field = field_of(descriptor, near[0])
