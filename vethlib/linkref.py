@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import TypeAlias, TypeVar
 
 from .errors import InvalidValue, check_type
-from .links import End, Link, NetnsRef, check_index, means_home
+from .links import End, Link, NetnsRef, check_index, check_ref, means_home
 
 __all__ = [
     "NO_ITEM",
@@ -24,7 +24,6 @@ __all__ = [
     "as_key",
     "as_list",
     "as_list_of",
-    "check_ref",
     "check_refs",
     "check_several",
     "locate",
@@ -101,12 +100,6 @@ def as_items(items: Iterable[object]) -> list[Located]:
         else:
             raise InvalidValue("items", item, NO_ITEM)
     return found
-
-
-def check_ref(netns: object, field: str = "netns") -> None:
-    """Raise InvalidValue for a value that cannot be a reference; as part of a key, it would fail with another error."""
-    if not (netns is None or isinstance(netns, str) or hasattr(netns, "fileno")):
-        raise InvalidValue(field, netns, 'give a namespace reference, as in "" (home), "ns1" or "pid:42"')
 
 
 def as_key(link: object) -> tuple[NetnsRef, str | int, Link | None]:

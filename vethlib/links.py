@@ -62,6 +62,7 @@ __all__ = [
     "check_name",
     "check_proto",
     "check_queues",
+    "check_ref",
     "check_up",
     "check_veth",
     "check_wait",
@@ -129,6 +130,8 @@ class End(Value):
 
     def __post_init__(self) -> None:
         check_name(self.name, may_be_open=True)
+        if self.netns.__class__ is not str:
+            check_ref(self.netns)
         if self.mac is not None:
             _set(self, "mac", check_mac(self.mac))
         if self.mtu is not None:
@@ -221,6 +224,12 @@ def describe(name: str, netns: NetnsRef) -> str:
 def means_home(netns: NetnsRef) -> bool:
     """Return whether a reference is that of the home namespace, which no object is, even if it is false."""
     return netns is None or (isinstance(netns, str) and not netns)
+
+
+def check_ref(netns: object, field: str = "netns") -> None:
+    """Raise InvalidValue for a value that cannot be a reference; as part of a key, it would fail with another error."""
+    if not (netns is None or isinstance(netns, str) or hasattr(netns, "fileno")):
+        raise InvalidValue(field, netns, 'give a namespace reference, as in "" (home), "ns1" or "pid:42"')
 
 
 def spell(netns: NetnsRef) -> str:

@@ -22,7 +22,7 @@ from tests.capabilities import dropped
 from tests.live.threads import in_thread, in_threads
 from tests.refusing import raises
 from vethlib import ns
-from vethlib.errors import NetlinkError, NetnsNotFound, NotPermitted
+from vethlib.errors import InvalidValue, NetlinkError, NetnsNotFound, NotPermitted
 from vethlib.ns import entering
 
 HERE = "/proc/thread-self/ns/net"
@@ -208,6 +208,14 @@ def test_call_in_returns_what_the_function_returns(fds: list[int]) -> None:
     home = inode()
     assert ns.call_in(fds[0], inode) == inode(BLUE)
     assert inode() == home
+
+
+def test_a_number_is_that_of_a_descriptor_with_all_its_bits(fds: list[int]) -> None:
+    for number in ((1 << 32) + fds[0], fds[0] - (1 << 32), 10**5000):
+        for call in (lambda fd: ns.call_in(fd, inode), lambda fd: ns.map_in([fds[1], fd], inode)):
+            with raises(InvalidValue, field="fd"):
+                call(number)
+        assert not ns.is_here(number)
 
 
 def test_call_in_raises_what_the_function_raises(fds: list[int]) -> None:

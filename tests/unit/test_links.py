@@ -168,6 +168,16 @@ def test_an_end_with_a_bad_value_cannot_be_made(values: dict[str, Any]) -> None:
     assert caught.value.field == next(iter(values))
 
 
+def test_an_end_is_where_a_reference_leads_and_nowhere_else() -> None:
+    with open("/proc/self/ns/net") as opened:
+        for netns in (None, "", "blue", "pid:42", opened):
+            assert End("a", netns).netns is netns
+    wrong: Any
+    for wrong in (5, 10**5000, b"blue", ["blue"], object(), float("nan")):
+        with raises(InvalidValue, field="netns"):
+            End("a", wrong)
+
+
 def test_ipv6_needs_an_mtu_of_1280() -> None:
     with raises(InvalidValue, field="mtu", value=1279):
         End("x", mtu=1279, addresses=["10.0.0.1/24", "2001:db8::1/64"])

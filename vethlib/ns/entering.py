@@ -69,6 +69,8 @@ __all__ = [
 
 T = TypeVar("T")
 
+_LARGEST_FD = 0x7FFF_FFFF
+
 _modules = sys.modules
 
 
@@ -83,7 +85,7 @@ def is_here(fd: int) -> bool:
     """Return whether the calling thread is in the namespace of `fd`."""
     try:
         there, here = os.fstat(fd), os.stat(HERE)
-    except OSError:
+    except (OSError, OverflowError):
         return False
     return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
 
@@ -337,7 +339,8 @@ def call_in(fd: int, function: Callable[[], T]) -> T:
 
 
 def _check_fd(fd: int) -> None:
-    if not isinstance(fd, int):
+    # The C library would take only the lower 32 bits of a number, which may be those of another descriptor.
+    if not isinstance(fd, int) or not -_LARGEST_FD <= fd <= _LARGEST_FD:
         raise InvalidValue("fd", fd, "must be an open descriptor, such as the fd of a Netns")
 
 

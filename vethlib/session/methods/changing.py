@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from vethlib.endfields.table import FIELDS
 from vethlib.errors import BatchError, InvalidValue, check_callback
-from vethlib.linkref import NO_ITEM, Item, LinkRef, as_items, as_list, as_list_of, check_ref, locate
+from vethlib.linkref import NO_ITEM, Item, LinkRef, as_items, as_list, as_list_of, locate
 from vethlib.links import (
     Address,
     IPInterface,
@@ -20,6 +20,7 @@ from vethlib.links import (
     check_lookup_name,
     check_name,
     check_proto,
+    check_ref,
     check_up,
     check_wait,
     describe,

@@ -103,7 +103,8 @@ class SurveyingSession(SessionBase):
     def dependents(self, links: Iterable[tuple[NetnsRef, int] | Link]) -> list[Dependents]:
         """Return the dependents of each Link or (reference, ifindex): routes, neighbours, qdiscs, links on top of it.
 
-        These are lost when the link is deleted, and some of them when it goes down. Raises NetnsNotFound, NetlinkError.
+        These are lost when the link is deleted, and some of them when it goes down. A link that is missing has none.
+        Raises NetnsNotFound, NetlinkError.
         """
         with loading:
             from vethlib.session.read.dependents import read_dependents  # for few callers
