@@ -114,6 +114,26 @@ def test_a_pair_whose_other_end_was_moved_away_and_rewritten_goes_too(
         assert [names(where) for where in ("", "blue", "red", "hidden")] == [set()] * 4
 
 
+@pytest.mark.parametrize("running", [True, False], ids=["running", "restarted"])
+def test_a_pair_of_which_both_ends_were_moved_and_rewritten_goes_too(
+    session: Session, blue: str, red: str, running: bool
+) -> None:
+    with Configurator(session) as first:
+        first.resync(pair("a", "b", "blue", "red"))
+        settle(first)
+        for name, at, to in (("a", "blue", "red"), ("b", "red", "blue")):
+            ip("link", "set", "dev", name, "name", f"x{name}", "netns", to, netns=at)
+            ip("link", "set", "dev", f"x{name}", "alias", "mine", "group", "0", netns=to)
+        if running:
+            first.resync([])
+            settle(first)
+    if not running:
+        with Configurator(session) as second:
+            second.resync([])
+            settle(second)
+    assert (names("blue"), names("red")) == (set(), set())
+
+
 def test_what_a_tenant_writes_on_its_end_is_no_drift(configurator: Configurator, blue: str, red: str) -> None:
     configurator.resync([*pair("a", "b", "blue"), *pair("c", "d", "blue", "red")])
     settle(configurator)

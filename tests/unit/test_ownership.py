@@ -305,6 +305,57 @@ def test_a_pair_that_both_tenants_have_moved_is_known_by_what_it_was(host: Host)
     assert planned(host, record).operations == ()
 
 
+def moved_to(host: Host, hidden: NetnsId) -> tuple[HostLink, HostLink]:
+    """Move both ends of the pair of c and d to a namespace; return its links."""
+    ends = []
+    for place, name, index in ((host.places["netns:ns1"], "c", 98), (host.places["netns:ns2"], "d", 99)):
+        link = host.at(place, name)
+        assert link is not None
+        del host.links[place, link.index]
+        link.index = index
+        host.links[hidden, index] = link
+        ends.append(link)
+    host.connect(hidden, ends[0], hidden, ends[1])
+    return ends[0], ends[1]
+
+
+@pytest.mark.parametrize("alias", ["mine", "", f"vethlib label={LABEL} name=x"])
+@pytest.mark.parametrize("both", [True, False])
+def test_a_pair_that_was_moved_is_known_by_the_macs_that_the_kernel_chose_whatever_is_written_on_it(
+    host: Host, alias: str, both: bool
+) -> None:
+    applied(host, C, D)
+    record = recorded(host, C, D)
+    ends = moved_to(host, host.add_netns("netns:hidden"))
+    for number, link in enumerate(ends if both else ends[:1]):
+        link.alias, link.group, link.name = alias, 0, f"x{number}"
+    assert ops(planned(host, record)) == ["delete"]
+
+
+def test_a_pair_with_the_macs_of_another_one_is_not_taken_for_it_as_long_as_that_one_is_where_it_was(
+    host: Host,
+) -> None:
+    applied(host, C, D)
+    record = recorded(host, C, D)
+    hidden = host.add_netns("netns:hidden")
+    copies = []
+    for index, (place, name) in ((98, ("netns:ns1", "c")), (99, ("netns:ns2", "d"))):
+        link = HostLink(index, f"x{index}", mac=host[place, name].mac)
+        host.links[hidden, index] = link
+        copies.append(link)
+    host.connect(hidden, copies[0], hidden, copies[1])
+    assert planned(host, record, C, D).operations == ()
+
+
+def test_configured_macs_may_be_those_of_any_pair(host: Host) -> None:
+    wanted = (replace(C, phys_address="02:00:00:00:00:0c"), replace(D, phys_address="02:00:00:00:00:0d"))
+    applied(host, *wanted)
+    record = recorded(host, *wanted)
+    for link in moved_to(host, host.add_netns("netns:hidden")):
+        link.alias, link.group = "mine", 0
+    assert planned(host, record).operations == ()
+
+
 def test_a_link_that_came_to_where_ours_was_is_not_taken_for_it(host: Host) -> None:
     applied(host, C, D)
     record = recorded(host, C, D)

@@ -7,7 +7,8 @@ A pair is owned by the first of these rules that applies:
 2. The record: an end is where it was recorded, and so is its peer, or its MAC or its marks agree.
 3. An intent: both ends are in its namespaces, each has its name or marks, and at least one has marks. Or both have
    marks, and at most one was moved or not observed; or both have its aliases, wherever they are.
-4. Marks and MACs of both ends, as recorded, if both have been moved.
+4. Marks and MACs of both ends, as recorded, if both have been moved; or only the MACs, if the kernel has chosen them
+   and nothing is where the pair was.
 5. Marks on both ends of a pair, if exactly that pair is configured in exactly those namespaces. If there was no record
    before, it is enough that an interface is configured in one of those namespaces, and that no agent with another home
    namespace has built the pair, as far as known. If no record is kept at all, the marks alone are enough.
@@ -223,18 +224,31 @@ class OwnedPairs:
         return end.link.name == intended.link if mark is None else mark.name == intended.name
 
     def _by_macs(self, ends: list[SeenLink]) -> _Marks:
-        """Apply rule 4: both ends were moved, and not changed otherwise."""
+        """Apply rule 4: both ends were moved, and their MACs are the same."""
         if len(ends) != 2:
             return {}
         a, b = ends
         mark, other = self._written.get(a.id), self._written.get(b.id)
-        if mark is None or other is None:
+        if mark is not None and other is not None:
+            marked = {(mark.name, a.link.mac), (other.name, b.link.mac)}
+            for pair in self._record.of(mark.name):
+                if {(end.name, end.mac) for end in pair.ends} == marked and not any(map(self._is_stale, pair.ends)):
+                    return {a.id: mark, b.id: other}
+        known = self._record.with_macs(a.link.mac, b.link.mac)
+        if known is None or any(map(self._is_stale, known.ends)):
             return {}
-        for pair in self._record.of(mark.name):
-            same = {(end.name, end.mac) for end in pair.ends} == {(mark.name, a.link.mac), (other.name, b.link.mac)}
-            if same and not any(map(self._is_stale, pair.ends)):
-                return {a.id: mark, b.id: other}
-        return {}
+        if not {a.id, b.id}.intersection(known.key) and self._is_in_place(known):
+            return {}  # somebody has copied its MACs
+        mine, theirs = known.ends if known.a.mac == a.link.mac else known.ends[::-1]
+        return {a.id: mine.mark(self._label), b.id: theirs.mark(self._label)}
+
+    def _is_in_place(self, pair: RecordedPair) -> bool:
+        """Return whether an end is where it was recorded, with the same MAC or the same peer."""
+        for end, other in (pair.ends, pair.ends[::-1]):
+            seen = self._observed.by_index.get(end.id)
+            if seen is not None and (seen.link.mac == end.mac or self._peers.get(end.id) == other.id):
+                return True
+        return False
 
     def _by_both_marks(self, ends: list[SeenLink]) -> _Marks:
         """Apply rule 5."""

@@ -132,6 +132,7 @@ class PairRecord:
         self._pairs: dict[_Key, RecordedPair] = {}  # in the order in which they were recorded
         self._at: dict[LinkId, RecordedPair] = {}  # by each end, unless another pair was found there since
         self._named: dict[str, dict[_Key, RecordedPair]] = {}
+        self._with_macs: dict[frozenset[str], RecordedPair] = {}  # those whose MACs the kernel has chosen
         self._lost: dict[_Key, None] = {}  # in the order in which they were missed
         self._intents: dict[frozenset[str], RecordedPair] = {}
         self._intended: dict[
@@ -160,6 +161,10 @@ class PairRecord:
     def of(self, name: str) -> Iterable[RecordedPair]:
         """Return the pairs that were built for an interface."""
         return self._named.get(name, {}).values()
+
+    def with_macs(self, a: str, b: str) -> RecordedPair | None:
+        """Return the pair whose ends got these MACs from the kernel, at random."""
+        return self._with_macs.get(frozenset((a, b)))
 
     def ends_of(self, pair: RecordedPair) -> list[RecordedEnd]:
         """Return the ends of a recorded pair that may still be where they were: no other pair was found there since."""
@@ -215,6 +220,8 @@ class PairRecord:
                 self._drop(before)
         self._take_back(pair.names)
         self._pairs[pair.key] = pair
+        if (macs := _random_macs(pair)) is not None:
+            self._with_macs[macs] = pair
         for end in pair.ends:
             self._at[end.id] = pair
             if end.name:
@@ -279,6 +286,8 @@ class PairRecord:
     def _drop(self, pair: RecordedPair) -> None:
         del self._pairs[pair.key]
         self._lost.pop(pair.key, None)
+        if (macs := _random_macs(pair)) is not None and self._with_macs.get(macs) is pair:
+            del self._with_macs[macs]
         for end in self.ends_of(pair):
             del self._at[end.id]
             self._given.pop(end.id, None)
@@ -343,6 +352,14 @@ class ForeignRecord:
         if (known := self.record.at(end.id)) is not None:
             return is_same_netns(known[0].place, known[0].cookie, end.place, end.cookie)
         return bool(self.record.intents_at(end.place, end.link.name))
+
+
+def _random_macs(pair: RecordedPair) -> frozenset[str] | None:
+    """Return the MACs of both ends; None if they may be those of other pairs."""
+    a, b = pair.ends
+    if a.given_mac or b.given_mac or not (a.mac and b.mac) or a.mac == b.mac:
+        return None
+    return frozenset((a.mac, b.mac))
 
 
 def _keys(pair: RecordedPair) -> set[tuple[NetnsId, str]]:
