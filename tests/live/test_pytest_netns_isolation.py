@@ -134,7 +134,7 @@ def test_threads_that_run_already_are_named_with_the_way_out(project: Project) -
         "early.py",
     )
     project.write(USES_IT)
-    result = project.run("-p", "early", "-rs", before=unprivileged("env", f"PYTHONPATH={project.path}"))
+    result = project.run("-p", "early", "-rs", before=unprivileged())
     result.assert_outcomes(skipped=1)
     result.stdout.fnmatch_lines(
         ["SKIPPED*threads are running already (tracer)*unshare --user --map-root-user --net --mount*"]
@@ -145,7 +145,7 @@ def test_the_way_out_for_debuggers_works(project: Project) -> None:
     project.write("import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()", "early.py")
     project.write(USES_IT)
     out = ["unshare", "--user", "--map-root-user", "--net", "--mount"]
-    result = project.run("-p", "early", before=unprivileged("env", f"PYTHONPATH={project.path}", *out))
+    result = project.run("-p", "early", before=unprivileged(*out))
     result.assert_outcomes(passed=1)
 
 

@@ -43,7 +43,7 @@ def test_a_project_with_a_fixture_of_the_name_stays_on_the_host(project: Project
         line = "from shared import topology" if how == "imported" else "pytest_plugins = ['shared']"
         project.write(line, "conftest.py")
     project.write(USES_OWN)
-    result = project.run(before=["env", f"PYTHONPATH={project.path}"])
+    result = project.run()
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["netns: not isolated (no test uses it)*"])
     assert is_at_home(project)
@@ -76,7 +76,7 @@ def test_a_conftest_may_have_its_fixtures_from_anywhere(project: Project) -> Non
     project.write("", "tests/deep/er/conftest.py")
     project.write("import fixtures\nglobals().update(topology=fixtures.topology)\n", "conftest.py")
     (project.path / "tests" / "fixtures.py").rename(project.path / "fixtures.py")
-    project.run(before=["env", f"PYTHONPATH={project.path}"]).assert_outcomes(passed=1)
+    project.run().assert_outcomes(passed=1)
     assert is_at_home(project)
 
 
@@ -84,7 +84,7 @@ def test_a_conftest_that_imports_other_fixtures_hides_none_of_ours(project: Proj
     project.write("import pytest\n@pytest.fixture\ndef server(): pass\n", "shared.py")
     project.write("from shared import *\nfrom vethlib import topology\n", "conftest.py")
     project.write("def test_it(server, topology):\n    assert topology('a -- b')\n")
-    result = project.run(before=["env", f"PYTHONPATH={project.path}"])
+    result = project.run()
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["netns: isolated in * (test_it.py uses topology)*"])
 
@@ -110,8 +110,7 @@ def test_what_only_pytest_can_know_is_made_up_for_before_the_first_test(project:
     project.write("pytest_plugins = ['shared']", "conftest.py")
     project.write("def test_it(net):\n" + TOLD.replace("\n", "\n    "))
     kinds = "network and mount" if privileged else "user, network and mount"
-    path = ["env", f"PYTHONPATH={project.path}"]
-    result = project.run(before=path if privileged else unprivileged(*path))
+    result = project.run(before=None if privileged else unprivileged())
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(
         [
@@ -126,13 +125,12 @@ def test_a_worker_of_xdist_makes_up_for_it_too_where_it_can(project: Project) ->
     project.write("import pytest\n@pytest.fixture\ndef net(topology):\n    return topology('a -- b')\n", "shared.py")
     project.write("pytest_plugins = ['shared']", "conftest.py")
     project.write("def test_it(net):\n" + TOLD.replace("\n", "\n    "))
-    path = ["env", f"PYTHONPATH={project.path}"]
-    project.run("-n", "1", before=path).assert_outcomes(passed=1)
+    project.run("-n", "1").assert_outcomes(passed=1)
     assert not is_at_home(project)
-    result = project.run("-n", "1", "-rs", before=unprivileged(*path))
+    result = project.run("-n", "1", "-rs", before=unprivileged())
     result.assert_outcomes(skipped=1)
     result.stdout.fnmatch_lines(["SKIPPED*an ordinary user needs a user namespace: --netns-isolate=always"])
-    project.run("-n", "1", "--netns-isolate=always", before=unprivileged(*path)).assert_outcomes(passed=1)
+    project.run("-n", "1", "--netns-isolate=always", before=unprivileged()).assert_outcomes(passed=1)
 
 
 @pytest.mark.parametrize("option", ["--ignore=test_it.py", "--ignore-glob=*_it.py", "--ignore=../{name}/test_it.py"])
@@ -161,7 +159,7 @@ def test_the_search_goes_where_the_settings_of_pytest_lead(
         project.write("", "package/__init__.py")
     source = USES_OURS.replace("test_it", "it_holds") if "functions" in settings else USES_OURS
     project.write(source.replace("(veth)", "()") if "usefixtures" in settings else source, file)
-    result = project.run(*arguments, before=["env", f"PYTHONPATH={project.path}"])
+    result = project.run(*arguments)
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["netns: isolated in network and mount namespaces (* veth)*"])
     assert not is_at_home(project)

@@ -112,8 +112,7 @@ def test_it({fixture}):
     where("worker")
 """)
     project.write("import test_it, os\ndef pytest_configure_node(node): test_it.where('controller')\n", "conftest.py")
-    before = ["env", f"PYTHONPATH={project.path}"]
-    project.run("-n", "1", f"--netns-workers={option}", before=before).assert_outcomes(passed=1)
+    project.run("-n", "1", f"--netns-workers={option}").assert_outcomes(passed=1)
     controller, worker = ((project.path / name).read_text() for name in ("controller", "worker"))
     assert (worker == controller) == is_shared
     assert os.readlink("/proc/thread-self/ns/net") not in (controller, worker)
