@@ -113,6 +113,7 @@ def test_a_store_is_read_where_no_thread_can_be_started(
         umount2(os.fsencode(path), MNT_DETACH)
 
 
+@pytest.mark.parametrize("silent", ["link", "mount"])
 @pytest.mark.parametrize(
     ("command", "code"),
     [
@@ -126,13 +127,17 @@ def test_a_store_is_read_where_no_thread_can_be_started(
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
-def test_a_command_does_not_wait_for_the_silent_target_of_a_link(
-    path: Path, tmp_path: Path, command: list[str], code: int
+def test_a_command_does_not_wait_for_the_silent_target_of_a_link_or_for_what_is_mounted_on_a_file(
+    path: Path, tmp_path: Path, command: list[str], code: int, silent: str
 ) -> None:
     write(path / "a.json", value("a", "b"), value("b", "a"))
     new = write(tmp_path / "new.json", value("c", "d"), value("d", "c"))
-    with ThreadPoolExecutor() as threads, silent_fuse(tmp_path / "dead"):
-        (path / "link.json").symlink_to(tmp_path / "dead" / "x.json")
+    if silent == "link":
+        (path / "x.json").symlink_to(tmp_path / "dead" / "x.json")
+        silence = silent_fuse(tmp_path / "dead")
+    else:
+        silence = silent_fuse(write(path / "x.json", value("x", "y")), is_file=True)
+    with ThreadPoolExecutor() as threads, silence:
         done = threads.submit(said, *(word.format(path=path, new=new) for word in command)).result(LONGEST)
     assert done.code == code, done.err
     assert code == 0 or SILENT in (done.out if command[0] == "list" else done.err)

@@ -130,6 +130,22 @@ def test_a_dangling_link_in_a_directory_is_an_error(tmp_path: Path) -> None:
         load([tmp_path])
 
 
+def test_a_file_that_vanishes_from_its_server_while_it_is_opened_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.json").write_text(text("a"))
+    opened = os.open
+
+    def refuse(path: Any, *args: Any, **kwargs: Any) -> int:
+        if str(path).startswith("/proc/self/fd/"):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        return opened(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with raises(UnreadablePath, path=f"{tmp_path}/a.json", errno=errno.ENOENT):
+        load([tmp_path])
+
+
 def test_a_directory_that_cannot_be_listed_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Root can read everything, so the refusal has to be simulated.
     def refuse(path: str) -> list[str]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from vethlib import _trusted
 from vethlib._primitives import posix
 from vethlib.agent.limits import DEFAULT
+from vethlib.ns.files.glance import glance_at, glance_of
+from vethlib.ns.opening import has_procfs
 
-__all__ = ["Content", "content"]
+__all__ = ["Content", "content", "is_mount_point", "mounts_on"]
 
 _ITSELF: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 """Flags that open a symbolic link itself, and a file without access to its content (open(2))."""
@@ -50,6 +53,35 @@ def content(
     return _content_behind(name, directory, status, longest)
 
 
+def is_mount_point(name: str, directory: int) -> bool:
+    """Return whether something is mounted on an entry of a directory, whose file system may never answer.
+
+    Asks only the file system of the directory.
+    """
+    return name in mounts_on([name], directory)
+
+
+def mounts_on(names: Iterable[str], directory: int) -> dict[str, tuple[int, int, int]]:
+    """Return an identity of what is mounted on each of these entries of a directory, for those that are mount points.
+
+    Asks only the file system of the directory.
+    """
+    mounts: dict[str, tuple[int, int, int]] = {}
+    try:
+        here = glance_of(directory)
+    except OSError:
+        return mounts
+    for name in names:
+        try:
+            entry = glance_at(name, directory)
+        except OSError:
+            continue
+        # Without mounts, files may have other devices than their directory on an overlay of several file systems.
+        if (entry.mount != here.mount) if entry.mount and here.mount else (entry.dev != here.dev):
+            mounts[name] = entry.mount, entry.dev, entry.ino
+    return mounts
+
+
 def _content_behind(name: str, directory: int | None, link: os.stat_result, longest: int) -> Content | None:
     target = os.open(name, os.O_PATH | os.O_CLOEXEC, dir_fd=directory)
     try:
@@ -86,7 +118,9 @@ def _version(link: os.stat_result) -> tuple[int, int, int]:
 def _read(target: int, size: int, most: int) -> bytes:
     try:
         file = os.open(f"/proc/self/fd/{target}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:  # which would mean that there is no such file
+    except FileNotFoundError:  # which means that the file is gone, as a server may report
+        if has_procfs():
+            raise
         raise OSError(errno.EIO, "/proc is not mounted") from None
     try:
         pieces = [posix.read(file, min(size + 1, most))]

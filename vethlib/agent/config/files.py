@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import IO, Any
@@ -13,7 +13,7 @@ from vethlib.agent.limits import DEFAULT, Limits
 from vethlib.errors import InvalidValue, VethError
 from vethlib.ns.opening import asked
 
-from .filecontent import Content, content
+from .filecontent import Content, content, mounts_on
 from .model import Interface
 from .northbound import Parsed, read
 
@@ -161,12 +161,13 @@ def _json_files(directory: str) -> dict[str, str]:
         with os.scandir(directory) as entries:
             found = sorted((entry for entry in entries if is_configuration(entry.name)), key=lambda entry: entry.name)
         parent = os.path.realpath(directory)
+        mounts = _mounts_in(directory, [entry.name for entry in found])
     except OSError as error:
         raise _unreadable(directory, error) from error
     for entry in found:
         path = os.path.join(directory, entry.name)
         try:
-            if entry.is_symlink():
+            if entry.name in mounts or entry.is_symlink():
                 is_directory, real = asked(path, partial(_behind, path))
             else:
                 is_directory, real = entry.is_dir(follow_symlinks=False), os.path.join(parent, entry.name)
@@ -177,9 +178,17 @@ def _json_files(directory: str) -> dict[str, str]:
     return files
 
 
-def _behind(link: str) -> tuple[bool, str]:
-    """Return whether a symbolic link leads to a directory, and its path without links."""
-    return os.path.isdir(link), os.path.realpath(link)
+def _mounts_in(directory: str, names: Iterable[str]) -> Mapping[str, object]:
+    at = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return mounts_on(names, at)
+    finally:
+        os.close(at)
+
+
+def _behind(path: str) -> tuple[bool, str]:
+    """Return whether a symbolic link, or a mount, leads to a directory, and its path without links."""
+    return os.path.isdir(path), os.path.realpath(path)
 
 
 def _read_named(path: str, longest: int) -> bytes:
@@ -207,16 +216,23 @@ def _read_up_to(file: IO[Any], most: int) -> Any:
 def _read_listed(path: str, longest: int) -> bytes:
     """Read up to `longest` + 1 bytes of a file in a directory, where other users may have put it.
 
-    A symbolic link may lead to a file system that never answers, so another thread follows it.
+    A symbolic link may lead to a file system that never answers, and such a file system may be mounted on the file. So
+    another thread reads these.
     """
     try:
         read = partial(_content_at, path, longest)
-        file = asked(path, read) if os.path.islink(path) else read()
+        file = asked(path, read) if _leads_elsewhere(path) else read()
         if file is None:
             raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
     except OSError as error:
         raise _unreadable(path, error) from error
     return file.raw
+
+
+def _leads_elsewhere(path: str) -> bool:
+    """Return whether there is a symbolic link at a path, or something is mounted on the file."""
+    parent, name = os.path.split(path)
+    return bool(_mounts_in(parent, [name])) or os.path.islink(path)
 
 
 def _content_at(path: str, longest: int) -> Content | None:

@@ -8,18 +8,18 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 
 from vethlib import _trusted
-from vethlib.agent.config.filecontent import Content, content
+from vethlib.agent.config.filecontent import Content, content, is_mount_point, mounts_on
 from vethlib.agent.config.files import is_configuration
 from vethlib.agent.config.northbound import Parsed
 from vethlib.agent.stores.directories import why
 from vethlib.agent.stores.protocol import StoreError
 from vethlib.errors import InvalidValue
 from vethlib.ns.descriptor import Descriptor
-from vethlib.ns.files.glance import glance_at, glance_of
+from vethlib.ns.files.glance import glance_at
 from vethlib.ns.opening import asked, opened_directory
 
 __all__ = [
@@ -105,35 +105,6 @@ def real_path(name: str, directory: int, at: str) -> str:
         os.close(link)
 
 
-def is_mount_point(name: str, directory: int) -> bool:
-    """Return whether something is mounted on an entry of a directory, whose file system may never answer.
-
-    Asks only the file system of the directory.
-    """
-    return name in mounts_on([name], directory)
-
-
-def mounts_on(names: Iterable[str], directory: int) -> dict[str, tuple[int, int, int]]:
-    """Return an identity of what is mounted on each of these entries of a directory, for those that are mount points.
-
-    Asks only the file system of the directory.
-    """
-    mounts: dict[str, tuple[int, int, int]] = {}
-    try:
-        here = glance_of(directory)
-    except OSError:
-        return mounts
-    for name in names:
-        try:
-            entry = glance_at(name, directory)
-        except OSError:
-            continue
-        # Without mounts, files may have other devices than their directory on an overlay of several file systems.
-        if (entry.mount != here.mount) if entry.mount and here.mount else (entry.dev != here.dev):
-            mounts[name] = entry.mount, entry.dev, entry.ino
-    return mounts
-
-
 def is_link(name: str, directory: int) -> bool:
     """Return whether an entry of a directory is a symbolic link. Asks only the file system of the directory."""
     try:
@@ -155,10 +126,11 @@ def status_of(name: str, directory: int) -> os.stat_result:
 def is_of_another_user(name: str, directory: int) -> bool:
     """Return whether a file is a symbolic link that belongs to a user other than root and this one."""
     try:
-        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        # The file system of what is mounted on a file may never answer.
+        status = os.stat(name, dir_fd=directory, follow_symlinks=False) if is_link(name, directory) else None
     except OSError:
         return False
-    return stat.S_ISLNK(status.st_mode) and not _trusted.is_trusted(status)
+    return status is not None and not _trusted.is_trusted(status)
 
 
 def unreadable(source: str, error: OSError) -> list[Parsed]:
