@@ -17,6 +17,7 @@ from tests.live.applying import value
 from tests.live.silent import silent_fuse
 from tests.stores import changed, news, nothing, snapshot, write
 from tests.witness import ip, names, poll
+from vethlib.agent import load
 from vethlib.agent.stores.files.directory import DirectoryStore
 from vethlib.agent.stores.protocol import Change, Outage, Snapshot
 from vethlib.agent.stores.storecode import StoreCode
@@ -26,6 +27,7 @@ from vethlib.ns.syscalls import MNT_DETACH, mount, umount2
 pytestmark = pytest.mark.usefixtures("little_patience")
 
 LONGEST = 10.0  # seconds for one read, on a busy machine
+MS_NOATIME = 0x400  # include/uapi/linux/mount.h
 SILENT = "its file system does not answer"
 
 
@@ -109,6 +111,24 @@ def test_a_store_is_read_where_no_thread_can_be_started(
         store = DirectoryStore(path)
         assert list(snapshot(store)) == ["a"]
         store.close()
+    finally:
+        umount2(os.fsencode(path), MNT_DETACH)
+
+
+def test_links_within_the_file_system_of_a_directory_are_read_without_another_thread(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(answers, "start_native", refused)
+    # It is neither that of / nor that of /run; and to follow a link is not noted, which might wait.
+    mount(b"none", os.fsencode(path), b"tmpfs", MS_NOATIME, None)
+    try:
+        (path / "there").mkdir()
+        write(path / "there" / "a.json", value("a", "b"))
+        (path / "a.json").symlink_to("there/a.json")
+        assert load([path]).interfaces.keys() == {"a"}
     finally:
         umount2(os.fsencode(path), MNT_DETACH)
 

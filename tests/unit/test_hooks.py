@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -179,6 +180,11 @@ def test_values_that_hooks_cannot_have_are_refused_at_once(field: str, value: An
     with raises(InvalidValue, field=field) as refused:
         Hooks(**given)
     assert "secret" not in str(refused.value)
+
+
+def test_the_directory_of_the_statuses_may_be_a_path(tmp_path: Path) -> None:
+    with Hooks(["exec:/bin/true"], status_dir=tmp_path) as hooks:
+        assert hooks._environment == {"VETHLIB_STATUS_DIR": str(tmp_path)}
 
 
 def test_states_that_there_are_not_are_refused_with_those_there_are() -> None:

@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from vethlib.agent.limits import DEFAULT, Limits
 from vethlib.errors import InvalidValue, VethError
+from vethlib.ns.files.glance import glance_of
 from vethlib.ns.opening import asked
 
 from .filecontent import Content, content, mounts_on
@@ -161,14 +162,14 @@ def _json_files(directory: str) -> dict[str, str]:
         with os.scandir(directory) as entries:
             found = sorted((entry for entry in entries if is_configuration(entry.name)), key=lambda entry: entry.name)
         parent = os.path.realpath(directory)
-        mounts = _mounts_in(directory, [entry.name for entry in found])
+        device, mounts = _device_and_mounts(directory, [entry.name for entry in found])
     except OSError as error:
         raise _unreadable(directory, error) from error
     for entry in found:
         path = os.path.join(directory, entry.name)
         try:
             if entry.name in mounts or entry.is_symlink():
-                is_directory, real = asked(path, partial(_behind, path))
+                is_directory, real = asked(path, partial(_behind, path), answering=[device])
             else:
                 is_directory, real = entry.is_dir(follow_symlinks=False), os.path.join(parent, entry.name)
         except OSError as error:
@@ -178,10 +179,11 @@ def _json_files(directory: str) -> dict[str, str]:
     return files
 
 
-def _mounts_in(directory: str, names: Iterable[str]) -> Mapping[str, object]:
+def _device_and_mounts(directory: str, names: Iterable[str]) -> tuple[int, Mapping[str, object]]:
+    """Return the device of a directory, whose file system is asked directly, and what is mounted on these entries."""
     at = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return mounts_on(names, at)
+        return glance_of(at).dev, mounts_on(names, at)
     finally:
         os.close(at)
 
@@ -219,20 +221,16 @@ def _read_listed(path: str, longest: int) -> bytes:
     A symbolic link may lead to a file system that never answers, and such a file system may be mounted on the file. So
     another thread reads these.
     """
+    parent, name = os.path.split(path)
+    read = partial(_content_at, path, longest)
     try:
-        read = partial(_content_at, path, longest)
-        file = asked(path, read) if _leads_elsewhere(path) else read()
+        device, mounts = _device_and_mounts(parent, [name])
+        file = asked(path, read, answering=[device]) if mounts or os.path.islink(path) else read()
         if file is None:
             raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
     except OSError as error:
         raise _unreadable(path, error) from error
     return file.raw
-
-
-def _leads_elsewhere(path: str) -> bool:
-    """Return whether there is a symbolic link at a path, or something is mounted on the file."""
-    parent, name = os.path.split(path)
-    return bool(_mounts_in(parent, [name])) or os.path.islink(path)
 
 
 def _content_at(path: str, longest: int) -> Content | None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import threading
@@ -92,7 +93,7 @@ class Hooks(Closing):
         label: str = "",
         states: Iterable[str] | None = None,
         timeout: float = 10.0,
-        status_dir: str = "",
+        status_dir: str | os.PathLike[str] = "",
         capacity: int = 1024,
         concurrency: int = 4,
         delays: Sequence[float] = DELAYS,
@@ -105,6 +106,7 @@ class Hooks(Closing):
         for field, number in (("capacity", capacity), ("concurrency", concurrency)):
             if type(number) is not int or number < 1:
                 raise InvalidValue(field, number, "must be a number, 1 or more")
+        status_dir = os.fspath(status_dir) if isinstance(status_dir, os.PathLike) else status_dir
         for field, text in (("label", label), ("status_dir", status_dir)):
             check_type(text, str, field, "must be a string")
         self._lines = [_Line(target, capacity) for target in dict.fromkeys(read)]
