@@ -19,6 +19,7 @@ from tests.stores import changed, news, nothing, snapshot, write
 from tests.witness import ip, names, poll
 from vethlib.agent import load
 from vethlib.agent.stores.files.directory import DirectoryStore
+from vethlib.agent.stores.files.editing import DirectoryEditor
 from vethlib.agent.stores.protocol import Change, Outage, Snapshot
 from vethlib.agent.stores.storecode import StoreCode
 from vethlib.ns.files import answers
@@ -129,6 +130,7 @@ def test_links_within_the_file_system_of_a_directory_are_read_without_another_th
         write(path / "there" / "a.json", value("a", "b"))
         (path / "a.json").symlink_to("there/a.json")
         assert load([path]).interfaces.keys() == {"a"}
+        assert [parsed.interface is not None for parsed in DirectoryEditor(path).values().values()] == [True]
     finally:
         umount2(os.fsencode(path), MNT_DETACH)
 

@@ -29,6 +29,7 @@ from vethlib.agent.stores.protocol import Edit, Snapshot, Stored, StoreError
 from vethlib.agent.stores.texts import check_names, means, name_in
 from vethlib.errors import InvalidValue
 from vethlib.ns.descriptor import Descriptor
+from vethlib.ns.files.glance import glance_of
 from vethlib.ns.opening import asked
 
 from .contents import Contents
@@ -265,7 +266,7 @@ class DirectoryEditor:
                 own.close()
 
         try:
-            return asked(path, look_behind)
+            return asked(path, look_behind, answering=[glance_of(directory).dev])
         except OSError as error:
             return path, error
 
