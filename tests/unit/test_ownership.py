@@ -347,6 +347,19 @@ def test_a_pair_with_the_macs_of_another_one_is_not_taken_for_it_as_long_as_that
     assert planned(host, record, C, D).operations == ()
 
 
+@pytest.mark.parametrize("refused", [True, False])
+def test_a_pair_with_the_macs_of_another_one_is_not_taken_for_it_if_that_one_cannot_be_seen(
+    host: Host, refused: bool
+) -> None:
+    applied(host, C, D)
+    record = recorded(host, C, D)
+    for link in moved_to(host, host.add_netns("netns:hidden")):
+        link.alias, link.group = "mine", 0
+    for ref in ("netns:ns1", "netns:ns2"):
+        host.absent[ref] = SeenNetns(ref, None, "nobody knows", unknown=not refused, refused=refused)
+    assert planned(host, record, C, D).operations == ()
+
+
 def test_configured_macs_may_be_those_of_any_pair(host: Host) -> None:
     wanted = (replace(C, phys_address="02:00:00:00:00:0c"), replace(D, phys_address="02:00:00:00:00:0d"))
     applied(host, *wanted)

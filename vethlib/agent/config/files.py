@@ -222,10 +222,12 @@ def _read_listed(path: str, longest: int) -> bytes:
     another thread reads these.
     """
     parent, name = os.path.split(path)
-    read = partial(_content_at, path, longest)
     try:
         device, mounts = _device_and_mounts(parent, [name])
-        file = asked(path, read, answering=[device]) if mounts or os.path.islink(path) else read()
+        if mounts or os.path.islink(path):
+            file = asked(path, partial(_content_at, path, longest), answering=[device])
+        else:
+            file = _content_at(path, longest, follow=False)
         if file is None:
             raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
     except OSError as error:
@@ -233,11 +235,11 @@ def _read_listed(path: str, longest: int) -> bytes:
     return file.raw
 
 
-def _content_at(path: str, longest: int) -> Content | None:
+def _content_at(path: str, longest: int, *, follow: bool = True) -> Content | None:
     parent, name = os.path.split(path)
     directory = os.open(parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return content(name, directory, longest=longest)
+        return content(name, directory, follow=follow, longest=longest)
     finally:
         os.close(directory)
 

@@ -340,9 +340,13 @@ def _void_refused(veths: Mapping[int, CreatePair], records: RecordFile, failed: 
     """Void the intents for pairs whose name another link had before, so that nothing of them exists.
 
     That link may be an end of another agent's pair with the same marks: with the intent, it would pass for an owned end
-    whose peer was moved.
+    whose peer was moved. An alternative name is refused only after the pair has been created.
     """
-    refused = [veths[key] for key, error in failed.items() if isinstance(error, LinkExists) and key in veths]
+    refused = [
+        veths[key]
+        for key, error in failed.items()
+        if isinstance(error, LinkExists) and key in veths and not (veths[key].a.altnames or veths[key].b.altnames)
+    ]
     records.write([records.record.void(frozenset((create.a.name, create.b.name))) for create in refused])
 
 

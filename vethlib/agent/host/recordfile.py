@@ -148,7 +148,7 @@ class RecordFile(Closing):
             self._whole = True  # it does not exist yet, or was removed
         except (OSError, VethError) as error:
             self._fail(error)
-        if self.record.foreign is None and self.record.intents():
+        if self.record.intents() and not self.record.adopts:
             self._read_foreign()  # the process that was to create those pairs has ended
 
     def _read_foreign(self) -> None:

@@ -237,14 +237,17 @@ class OwnedPairs:
         known = self._record.with_macs(a.link.mac, b.link.mac)
         if known is None or any(map(self._is_stale, known.ends)):
             return {}
-        if not {a.id, b.id}.intersection(known.key) and self._is_in_place(known):
+        if not {a.id, b.id}.intersection(known.key) and self._may_be_in_place(known):
             return {}  # somebody has copied its MACs
         mine, theirs = known.ends if known.a.mac == a.link.mac else known.ends[::-1]
         return {a.id: mine.mark(self._label), b.id: theirs.mark(self._label)}
 
-    def _is_in_place(self, pair: RecordedPair) -> bool:
-        """Return whether an end is where it was recorded, with the same MAC or the same peer."""
+    def _may_be_in_place(self, pair: RecordedPair) -> bool:
+        """Return whether an end is where it was recorded, with the same MAC or the same peer, or cannot be seen."""
         for end, other in (pair.ends, pair.ends[::-1]):
+            netns = self._observed.netns.get(end.ref)
+            if netns is not None and (netns.unknown or netns.refused):
+                return True
             seen = self._observed.by_index.get(end.id)
             if seen is not None and (seen.link.mac == end.mac or self._peers.get(end.id) == other.id):
                 return True

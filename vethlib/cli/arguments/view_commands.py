@@ -42,10 +42,8 @@ def _add_top(parser: Parser) -> None:
     text = "sort by received plus sent bytes, received bytes, sent bytes, drops or name (default: %(default)s)"
     parser.option("--sort", variable=True, type=one_of(*_ORDERS), default="both", metavar="|".join(_ORDERS), help=text)
     parser.option("--filter", default="", metavar="TEXT", help="show only links with TEXT in their name or namespace")
-    either = parser.add_mutually_exclusive_group()
-    text = "print N tables instead of a screen"
-    parser.option("-n", "--count", type=count, metavar="N", among=either, help=text)
-    parser.option("--once", action="store_true", among=either, help="same as --count 1")
+    parser.option("-n", "--count", type=count, metavar="N", help="print N tables instead of a screen")
+    parser.option("--once", action="store_true", help="same as --count 1")
     text = "show the states of interfaces as published by the agent of LABEL"
     parser.option("--label", variable=True, default="", metavar="LABEL", help=text)
     text = "directory of that agent's status files (default: /run/vethlib/LABEL/status)"

@@ -44,11 +44,16 @@ class LostRoutes:
                     self._of[node, index] = list(_routes(node, index, sockets))
 
     def restore(self, links: Mapping[str, int], nodes: Mapping[str, Netns]) -> set[str]:
-        """Add the routes over these links again, which are up. Return the nodes whose routes were known."""
-        known = {node: self._of.pop((node, index)) for node, index in links.items() if (node, index) in self._of}
+        """Add the routes over these links again, which are up. Return the nodes whose routes were known.
+
+        Those of a node stay known until all of them were added, in case that this is tried again.
+        """
+        known = [node for node, index in links.items() if (node, index) in self._of]
         with Sockets(known, nodes) as sockets:
-            for node, routes in known.items():
+            for node in known:
+                routes = self._of[node, links[node]]
                 _add(node, sorted(routes, key=lambda route: route.has_gateway), sockets)
+                del self._of[node, links[node]]
         return set(known)
 
 

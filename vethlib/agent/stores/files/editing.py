@@ -246,16 +246,16 @@ class DirectoryEditor:
         Another thread follows a link, or opens what is mounted on the file: its file system may never answer.
         """
 
-        def look(where: int) -> tuple[str, Content | OSError | None]:
-            real = real_path(name, where, at)
+        def look(where: int, *, follow: bool = True) -> tuple[str, Content | OSError | None]:
+            real = real_path(name, where, at) if follow else path
             try:
-                return real, content(name, where, longest=self._limits.file_bytes)
+                return real, content(name, where, follow=follow, longest=self._limits.file_bytes)
             except OSError as error:
                 return real, error
 
-        if not (is_link(name, directory) or is_mount_point(name, directory)):
-            return look(directory)
         path = os.path.join(at, name)
+        if not (is_link(name, directory) or is_mount_point(name, directory)):
+            return look(directory, follow=False)
         # The caller closes its descriptor, perhaps before the thread has ended, and a copy of it would keep its lock.
         own = Descriptor.fromfd(os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory))
 

@@ -73,6 +73,9 @@ def agent(args: Namespace, output: Output) -> int:
     limits = limits_of(args)
     ns.set_patience(limits.file_system_seconds)
     metrics = _metrics(args, limits)
+    for dest, flag in (("hook_states", "--hook-states"), ("hook_timeout", "--hook-timeout")):
+        if not args.hook and dest in args.given:
+            output.warning(f"{flag} has no effect without --hook", field=flag)
     # The service reloads on SIGHUP. Before it runs there is nothing to reload; after it, the process ends undisturbed.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     # The kernel would reap the commands of hooks if the agent had inherited that SIGCHLD is ignored, as it is after
@@ -163,9 +166,6 @@ def _microservices(args: Namespace) -> closing[DockerResolver] | closing[MemoryR
 
 def _hooks(args: Namespace) -> Hooks:
     """Return the hooks: --hook."""
-    for dest, flag in (("hook_states", "--hook-states"), ("hook_timeout", "--hook-timeout")):
-        if not args.hook and dest in args.given:
-            raise UsageError(f"{flag} needs --hook", field=flag, hint="give --hook HOOK")
     states = None if args.hook_states is None else [state.strip() for state in args.hook_states.split(",")]
     status_dir = absolute(args.status_dir) if args.status_dir else ""
     return Hooks(args.hook, label=args.label, states=states, timeout=args.hook_timeout, status_dir=status_dir)

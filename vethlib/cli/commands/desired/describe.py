@@ -19,7 +19,7 @@ from vethlib.agent.stores.protocol import StoreError
 from vethlib.agent.stores.published import Entry, Published, Statuses
 from vethlib.cli.applying.limits import limits_of
 from vethlib.cli.arguments.hints import near
-from vethlib.cli.arguments.parser import STORES, UsageError
+from vethlib.cli.arguments.parser import STORES
 from vethlib.cli.host.ends import observe_ends
 from vethlib.cli.host.found_agents import how_to_start, status_dir_of
 from vethlib.cli.render.description import description_lines
@@ -46,7 +46,7 @@ def describe(args: Namespace, output: Output) -> int:
     description = Description(place_of(args.name, args.label, "NAME"), args.label)
     args.status_dir = status_dir_of(args)
     if "limit" in args.given and not args.store:
-        raise UsageError("--limit needs --store", field="--limit", hint=f"give --store {STORES}, or leave out --limit")
+        output.warning("--limit has no effect without --store", field="--limit")
     statuses, published = _statuses(description, args)
     known = {*published.entries, *published.untold}
     if published.agent is not None:

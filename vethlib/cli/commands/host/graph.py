@@ -60,7 +60,7 @@ def graph(args: Namespace, output: Output) -> int:
     if args.offline and not args.paths:
         raise UsageError("--offline needs files", field="--offline", hint="give PATH, or leave out --offline")
     if "limit" in args.given and not args.paths:
-        raise UsageError("--limit needs files", field="--limit", hint="give PATH, or leave out --limit")
+        output.warning("--limit has no effect without files", field="--limit")
     if args.watch and not args.output and not output.is_terminal:
         raise UsageError("--watch needs a file or a terminal", field="--watch", hint="give --output FILE")
     if args.watch:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from vethlib import ns
-from vethlib.cli.arguments.parser import UsageError
 from vethlib.cli.host.link_rates import LinkRates
 from vethlib.cli.host.status_places import StatusPlaces
 from vethlib.cli.render.topview import States, View, chosen, fitting, picture, press, state_of
@@ -31,7 +30,7 @@ __all__ = ["top"]
 def top(args: Namespace, output: Output) -> int:
     """Show a screen until q is pressed; without a terminal, or with -n or --once, print tables."""
     if not args.label and "status_dir" in args.given:
-        raise UsageError("--status-dir needs --label", field="--status-dir", hint="give --label LABEL")
+        output.warning("--status-dir has no effect without --label", field="--status-dir")
     count = args.count or (1 if args.once else None)
     with Session() as session:
         host = _Host(session, args)
