@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import json
 import os
@@ -11,14 +10,13 @@ import struct
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 from tests.patience import Patience
 from tests.programs import stat_fields
 from vethlib import ns
 
-_HERE, _CLONE_NEWNET = "/proc/thread-self/ns/net", 0x4000_0000
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_GETADDR, RTM_GETSTATS = 16, 17, 18, 22, 94
 
 
@@ -26,43 +24,15 @@ def ip(*args: str | bytes, netns: ns.Netns | str = "") -> Any:
     """Run ``ip -d -j -s …`` in a namespace, and return its parsed output; None for commands that change something."""
     program = ["ip", "-d", "-j", "-s"]
     if isinstance(netns, str) and netns and ":" not in netns:
-        with _entered(netns) as entered:
-            return _run([*program, *([] if entered else ["-n", netns]), *args])
+        return _run([*program, "-n", netns, *args])
     with ns.entered(netns):
         return _run([*program, *args])
 
 
-@contextmanager
-def _entered(name: str) -> Iterator[bool]:
-    """Enter a named namespace without vethlib and report whether that was possible.
-
-    ``ip -n`` also makes a mount namespace with a sysfs, which takes longer than most commands.
-    """
-    setns = ctypes.CDLL(None).setns
-    with ExitStack() as opened:
-        found: list[int] = []
-        with suppress(OSError):
-            for path in (_HERE, f"/run/netns/{name}"):
-                found.append(os.open(path, os.O_RDONLY))
-                opened.callback(os.close, found[-1])
-        if len(found) < 2 or setns(found[1], _CLONE_NEWNET):
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            assert not setns(found[0], _CLONE_NEWNET)
-
-
 def _run(command: list[str | bytes]) -> Any:
-    # With a pipe for the errors as well, both would have to be polled.
-    with open(os.memfd_create("errors"), "w+", errors="surrogateescape") as errors:
-        done = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=errors, text=True, errors="surrogateescape", check=False
-        )
-        if done.returncode:
-            errors.seek(0)
-            raise RuntimeError(f"{command}: {errors.read()}")
+    done = subprocess.run(command, capture_output=True, text=True, errors="surrogateescape", check=False)
+    if done.returncode:
+        raise RuntimeError(f"{command}: {done.stderr}")
     return json.loads(done.stdout) if done.stdout.strip() else None
 
 
