@@ -15,6 +15,7 @@ import vethlib._nl.const
 import vethlib.ns.descriptor
 import vethlib.ns.syscalls
 from tests.refusing import raises
+from tests.witness import open_fds
 from vethlib._primitives import select
 from vethlib.errors import NotSupported
 from vethlib.ns.syscalls import bind
@@ -94,7 +95,7 @@ def test_without_epoll_nothing_is_opened_and_nothing_leaks(monkeypatch: pytest.M
     monkeypatch.delattr(select, "epoll")
     monkeypatch.delattr(os, "O_NOCTTY")
     descriptor = imported_anew(vethlib.ns.descriptor)
-    before = os.listdir("/proc/self/fd")
+    before = open_fds()
     with raises(NotSupported, errno=errno.ENOSYS):
         descriptor.opened("/dev/null")
-    assert os.listdir("/proc/self/fd") == before
+    assert open_fds() == before

@@ -16,6 +16,7 @@ from tests.live.applying import value
 from tests.proportion import clock_tick
 from tests.refusing import raises
 from tests.stores import changed, interface_text, is_readable, nothing, snapshot, write
+from tests.witness import open_fds
 from vethlib.agent import Parsed, load
 from vethlib.agent.stores.files.agenda import GRACE
 from vethlib.agent.stores.files.directory import DirectoryStore
@@ -476,14 +477,14 @@ def test_a_user_without_a_watch_left_is_an_outage_with_the_cure(
 
 
 def test_a_closed_store_has_given_everything_back(path: Path) -> None:
-    before = set(os.listdir("/proc/self/fd"))
+    before = open_fds()
     store = DirectoryStore(path)
     store.read()
     store.close()
     store.close()
     assert store.read() == []
     assert store.due() is None
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert open_fds() == before
 
 
 def test_a_change_among_many_files_costs_no_more_than_among_few(path: Path, follow: Follow) -> None:
