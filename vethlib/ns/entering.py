@@ -50,7 +50,7 @@ from vethlib.errors import InvalidValue, NetlinkError, NetnsNotFound, NotPermitt
 
 from . import greenlets, own
 from .descriptor import HERE, Descriptor, current
-from .reference import HasFileno, Resolver, not_opened, open_owned, parse
+from .reference import LARGEST_FD, HasFileno, Resolver, not_opened, open_owned, parse
 from .syscalls import CLONE_NEWNET, bind, ns_owner
 
 __all__ = [
@@ -69,7 +69,6 @@ __all__ = [
 
 T = TypeVar("T")
 
-_LARGEST_FD = 0x7FFF_FFFF
 
 _modules = sys.modules
 
@@ -340,7 +339,7 @@ def call_in(fd: int, function: Callable[[], T]) -> T:
 
 def _check_fd(fd: int) -> None:
     # The C library would take only the lower 32 bits of a number, which may be those of another descriptor.
-    if not isinstance(fd, int) or not -_LARGEST_FD <= fd <= _LARGEST_FD:
+    if not isinstance(fd, int) or not -LARGEST_FD <= fd <= LARGEST_FD:
         raise InvalidValue("fd", fd, "must be an open descriptor, such as the fd of a Netns")
 
 

@@ -20,7 +20,7 @@ import operator
 import os
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from vethlib._values import Value
 from vethlib.errors import InvalidValue, NetlinkError, NetnsNotFound, VethError, errno_text, not_permitted
@@ -33,6 +33,7 @@ from .own import is_own, number_in
 from .syscalls import CLONE_NEWNET, ns_type
 
 __all__ = [
+    "LARGEST_FD",
     "NETNS_DIR",
     "HasFileno",
     "Reference",
@@ -49,6 +50,9 @@ __all__ = [
     "resolved",
 ]
 
+LARGEST_FD: Final = 0x7FFF_FFFF
+"""The largest number that a descriptor can have: a C int."""
+
 Resolver: TypeAlias = Callable[[str], str]
 """Return the present reference of a microservice label; raise NetnsNotFound if there is none."""
 
@@ -62,7 +66,6 @@ class HasFileno(Protocol):
 
 _PATH_OF = {"home": HERE, "netns": NETNS_DIR + "/{}", "pid": "/proc/{}/ns/net", "path": "{}"}
 _OWN = "is a descriptor that vethlib has opened for itself: that of the caller was closed"
-_LARGEST_FD = 0x7FFF_FFFF
 _LONGEST = 4200  # characters: PATH_MAX and a prefix
 _SPELLINGS = '"" (home), "blue" or "netns:blue", "pid:42", "path:/proc/42/ns/net", "fd:7", "microservice:label"'
 
@@ -216,7 +219,7 @@ def number_of(ref: HasFileno) -> int:
     """Return the descriptor of an object; NetnsNotFound if it is closed (a file raises ValueError, a socket has -1)."""
     try:
         number = operator.index(ref.fileno())
-        if not -1 <= number <= _LARGEST_FD:
+        if not -1 <= number <= LARGEST_FD:
             raise ValueError("it has no such number")
     except VethError:
         raise

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from vethlib.agent.limits import DEFAULT, Limits
 from vethlib.errors import InvalidValue, VethError
@@ -99,7 +99,7 @@ def contents(
     Adds to the `warnings`.
     """
     files: dict[str, str] = {}  # by real path, in the order given
-    listed: set[str] = set()  # files found by listing a directory, not named by the caller
+    listed: dict[str, _Listed] = {}  # files found by listing a directory, not named by the caller
     for path in [_possible(os.fspath(path)) for path in paths]:
         if path == STDIN and stdin is not None:
             # Decoded here, not by the stream, so that undecodable bytes are reported with line and column.
@@ -108,14 +108,14 @@ def contents(
             in_directory = _json_files(path)
             if not in_directory:
                 warnings.append(f"{path} has no *.json file: an empty configuration")
-            listed |= in_directory.keys()
-            for file, real in in_directory.items():
-                files.setdefault(real, file)
+            listed |= in_directory
+            for file, place in in_directory.items():
+                files.setdefault(place.real, file)
         else:
             files.setdefault(os.path.realpath(path), path)
     for file in files.values():
         # A pipe that the caller names, as the shell's <(…) does, is waited for; a pipe found in a directory is refused.
-        yield file, _read_listed(file, longest) if file in listed else _read_named(file, longest)
+        yield file, _read_listed(file, longest, listed[file]) if file in listed else _read_named(file, longest)
 
 
 def _possible(path: str) -> str:
@@ -155,9 +155,17 @@ def refuse_twin(value: Parsed, sources: Iterable[str]) -> Parsed:
     return value.refused(InvalidValue("name", value.name, f"configured in {value.source} and in {where}: keep one"))
 
 
-def _json_files(directory: str) -> dict[str, str]:
-    """Return the path of each configuration file in a directory, in order, with its path without links."""
-    files: dict[str, str] = {}
+class _Listed(NamedTuple):
+    """A file of a directory on the file system `device`: its path without links, and whether it may be on another."""
+
+    real: str
+    device: int
+    is_elsewhere: bool
+
+
+def _json_files(directory: str) -> dict[str, _Listed]:
+    """Return the path of each configuration file in a directory, in order, with where it is."""
+    files: dict[str, _Listed] = {}
     try:
         with os.scandir(directory) as entries:
             found = sorted((entry for entry in entries if is_configuration(entry.name)), key=lambda entry: entry.name)
@@ -168,14 +176,15 @@ def _json_files(directory: str) -> dict[str, str]:
     for entry in found:
         path = os.path.join(directory, entry.name)
         try:
-            if entry.name in mounts or entry.is_symlink():
+            is_elsewhere = entry.name in mounts or entry.is_symlink()
+            if is_elsewhere:
                 is_directory, real = asked(path, partial(_behind, path), answering=[device])
             else:
                 is_directory, real = entry.is_dir(follow_symlinks=False), os.path.join(parent, entry.name)
         except OSError as error:
             raise _unreadable(path, error) from error
         if not is_directory:
-            files[path] = real
+            files[path] = _Listed(real, device, is_elsewhere)
     return files
 
 
@@ -215,24 +224,29 @@ def _read_up_to(file: IO[Any], most: int) -> Any:
     return pieces[0][:0].join(pieces)
 
 
-def _read_listed(path: str, longest: int) -> bytes:
+def _read_listed(path: str, longest: int, place: _Listed) -> bytes:
     """Read up to `longest` + 1 bytes of a file in a directory, where other users may have put it.
 
     A symbolic link may lead to a file system that never answers, and such a file system may be mounted on the file. So
     another thread reads these.
     """
-    parent, name = os.path.split(path)
     try:
-        device, mounts = _device_and_mounts(parent, [name])
-        if mounts or os.path.islink(path):
-            file = asked(path, partial(_content_at, path, longest), answering=[device])
-        else:
-            file = _content_at(path, longest, follow=False)
+        file = _content(path, longest, place)
         if file is None:
             raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
     except OSError as error:
         raise _unreadable(path, error) from error
     return file.raw
+
+
+def _content(path: str, longest: int, place: _Listed) -> Content | None:
+    if not place.is_elsewhere:
+        try:
+            return _content_at(path, longest, follow=False)
+        except OSError as error:
+            if error.errno != errno.ELOOP:  # otherwise a link has replaced it since
+                raise
+    return asked(path, partial(_content_at, path, longest), answering=[place.device])
 
 
 def _content_at(path: str, longest: int, *, follow: bool = True) -> Content | None:

@@ -352,7 +352,7 @@ class LeakWatch:
 
 
 def _without_known_links(new: set[Found], before: Iterable[Found], now: Iterable[Found]) -> set[Found]:
-    """Return the new facts without links that were renamed, or made anew in place of one of the same name."""
+    """Return the new facts without links that were renamed, or that replace one of the same name."""
     if not any(fact.kind == "link" for fact in new):
         return new
     present = {(fact.netns, fact.number) for fact in now if fact.kind == "link"}
