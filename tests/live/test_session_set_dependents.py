@@ -194,6 +194,21 @@ def test_a_route_that_has_lost_some_of_its_hops_has_all_of_them_again(
     assert routes_to("fd71::/64") == before
 
 
+@pytest.mark.parametrize("second", ["10.72.0.0/16 nexthop dev a nexthop dev b", "10.71.0.0/16 proto 186 dev a"])
+def test_a_hop_over_a_link_without_an_ipv4_address_stays_alive(session: Session, blue: str, second: str) -> None:
+    """The kernel marks it as dead when the link loses an address that was its only one."""
+    session.create(Veth(End("a", "blue", addresses=["fd00::1/64"]), End("b", "blue", addresses=["10.2.0.1/24"])))
+    ip("route", "add", "10.71.0.0/16", "nexthop", "dev", "a", "weight", "3", "nexthop", "dev", "b", netns="blue")
+    ip("route", "append", *second.split(), netns="blue")
+    ip("route", "add", "10.73.0.0/16", "metric", "7", "nexthop", "dev", "b", "nexthop", "dev", "b", netns="blue")
+    before = ip("route", netns="blue")
+    assert "dead" not in str(before)
+    with pytest.raises(NetlinkError) as caught:
+        session.set("a", "blue", addresses=["10.0.0.1/24"], routes=[Route("10.70.0.0/16", via="192.168.3.3")])
+    assert getattr(caught.value, "__notes__", []) == []
+    assert ip("route", netns="blue") == before
+
+
 def test_a_route_beside_one_over_another_link_is_restored(session: Session, blue: str) -> None:
     session.create(Veth(End("a", "blue", addresses=["fd00::1/64"]), End("b", "blue", addresses=["fd02::1/64"])))
     for name in ("a", "b"):

@@ -34,6 +34,7 @@ from vethlib._nl.const import (
     RTM_F_CLONED,
     RTM_NEWROUTE,
     RTN_UNICAST,
+    RTNH_F_DEAD,
     RTNH_F_ONLINK,
     RTPROT_KERNEL,
     RTPROT_RA,
@@ -72,7 +73,7 @@ class KeptRoute(NamedTuple):
     """A route that a program has added, with its `source`, if any, and the seconds until it expires (0: never).
 
     The kernel does not distinguish routes with the same `key`. `over` is the ifindex of the link for which the route
-    was read; 0: for none.
+    was read; 0: for none. `is_dead`: the kernel no longer uses one of its IPv4 hops over that link.
     """
 
     body: bytes
@@ -82,6 +83,7 @@ class KeptRoute(NamedTuple):
     source: bytes
     over: int
     expires: int
+    is_dead: bool
 
     def __str__(self) -> str:
         family, prefixlen = self.body[0], self.body[1]
@@ -111,10 +113,13 @@ def kept_route(body: bytes, index: int) -> KeptRoute | None:
         return None
     found: dict[int, bytes] = {}
     hops: list[tuple[bytes, int]] = []
+    is_dead = False
     for kind, start, end in attributes_of(body, _RTMSG.size):
         found[kind] = body[start:end]
         if kind == RTA_MULTIPATH:
             hops = [(_as_given(body[at:to]), over) for at, to, over in hops_of(body, start, end)]
+            dead = (over for at, _, over in hops_of(body, start, end) if _flags_of_hop(body, at) & RTNH_F_DEAD)
+            is_dead = head[0] == AF_INET and index in dead
     links = [over for _, over in hops]
     if len(link := found.get(RTA_OIF, b"")) == _U32.size:
         links += _U32.unpack(link)
@@ -132,8 +137,9 @@ def kept_route(body: bytes, index: int) -> KeptRoute | None:
         if kind not in left_out:
             kept += attribute(kind, value)
     key = (bytes(head[:4]), *(found.get(kind, b"") for kind in (RTA_DST, RTA_SRC, RTA_TABLE, RTA_PRIORITY)))
-    has_gateway = not found.keys().isdisjoint((RTA_GATEWAY, RTA_VIA, RTA_MULTIPATH, RTA_NH_ID))
-    return KeptRoute(kept, key, head[5], has_gateway, found.get(RTA_PREFSRC, b""), index, expires)
+    has_gateway = not found.keys().isdisjoint((RTA_GATEWAY, RTA_VIA, RTA_NH_ID))
+    has_gateway = has_gateway or any(len(hop) > _RTNEXTHOP.size for hop, _ in hops)
+    return KeptRoute(kept, key, head[5], has_gateway, found.get(RTA_PREFSRC, b""), index, expires, is_dead)
 
 
 def has_source(body: bytes, sources: Container[bytes]) -> bool:
@@ -187,6 +193,10 @@ def _as_given(hop: bytes) -> bytes:
     """Return a struct rtnexthop with only those flags that can be given."""
     length, flags, weight, index = _RTNEXTHOP.unpack_from(hop)
     return _RTNEXTHOP.pack(length, flags & RTNH_F_ONLINK, weight, index) + hop[_RTNEXTHOP.size :]
+
+
+def _flags_of_hop(body: bytes, at: int) -> int:
+    return int(_RTNEXTHOP.unpack_from(body, at)[1])
 
 
 def _joined(family: int, hops: Iterable[bytes]) -> bytes:

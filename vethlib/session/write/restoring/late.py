@@ -10,6 +10,7 @@
 3. Each is a separate request, so that a refusal affects no other. A route whose source is still checked for duplicates
    is restored when that is done (:mod:`vethlib.session.read.sources`).
 4. Of an IPv6 route with several hops, the kernel may remove only those over the link. They are added to what is left.
+   Of an IPv4 route, it may mark them as dead (fib_sync_down_dev). Such a route is deleted and added again.
 5. How many a call may read is limited for an agent, because a tenant may have added any number. If there are more, only
    routes of vethlib are read, which the kernel can select; unknown ones are neither restored nor removed. A change
    after which they would have to be restored is refused before it begins; if any other change fails, a note names the
@@ -343,7 +344,11 @@ def _route_steps(index: int, before: Sequence[bytes], now: Sequence[bytes], *, k
     were, are = (
         {route.body: route for body in bodies if (route := kept_route(body, index))} for bodies in (before, now)
     )
-    gone = [route for body, route in were.items() if body not in are]
+    # A route that exists cannot revive a hop; and the kernel takes the hops of a new route from an equal one, if any.
+    died = set() if keep else {body for body in were.keys() & are.keys() if are[body].is_dead > were[body].is_dead}
+    for body in died:
+        yield _Step(f"no route {were[body]}", delete_kept(were[body]))
+    gone = [route for body, route in were.items() if body not in are or body in died]
     surplus = {route.key: route for body, route in are.items() if body not in were and route.protocol == PROTO}
     keys = {route.key for route in gone}
     for key, route in surplus.items():
