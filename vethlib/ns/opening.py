@@ -201,17 +201,28 @@ def asked(path: str, work: Callable[[], T], *, answering: Container[int] = ()) -
     return work() if _is_at_hand(path, answering) else _answered(path, work)
 
 
-def _is_at_hand(path: str, answering: Container[int]) -> bool:
+def _is_at_hand(path: str, answering: Container[int], *, again: bool = True) -> bool:
     """Return whether the kernel has the whole path in memory, and it ends on a file system that always answers."""
     fds: list[int] = []
     try:
         open_cached(path, fds)
         device = glance_of(fds[0]).dev
         return device in answering or device in _indispensable()
+    except BlockingIOError:
+        # The kernel has a new link in memory, but its access time has to be set when it is followed for the first time.
+        return again and _is_link_followed(path, answering) and _is_at_hand(path, answering, again=False)
     except OSError:
         return False
     finally:
         _close(fds)
+
+
+def _is_link_followed(path: str, answering: Container[int]) -> bool:
+    """Return whether there is a link at `path`; its access time is set, unless that would need a question."""
+    try:
+        return _link_at(path, answering) != ""
+    except FileNotFoundError:
+        return False
 
 
 def identity_at(path: str) -> tuple[int, int] | None:
@@ -323,18 +334,25 @@ def _indispensable() -> set[int]:
     return devices
 
 
-def _link_at(path: str) -> str:
-    """Return the target of the link at `path`; "" if that would need a question. Raises FileNotFoundError."""
+def _link_at(path: str, answering: Container[int] = ()) -> str:
+    """Return the target of the link at `path`; "" if that would need a question. Raises FileNotFoundError.
+
+    `answering` are the devices of further file systems that the caller asks directly.
+    """
     above, known = path, _indispensable()
+
+    def is_asked(device: int) -> bool:
+        return device in known or device in answering
+
     while above:
         above, _, name = above.rpartition("/")
         fds: list[int] = []
         try:
             open_cached(above or "/", fds)
-            if name in ("", ".", "..") or glance_of(fds[0]).dev not in known:
+            if name in ("", ".", "..") or not is_asked(glance_of(fds[0]).dev):
                 return ""
             glance = glance_at(name, fds[0])
-            is_link = glance.dev in known and stat.S_ISLNK(glance.mode) and len(above) + 1 + len(name) == len(path)
+            is_link = is_asked(glance.dev) and stat.S_ISLNK(glance.mode) and len(above) + 1 + len(name) == len(path)
             return os.readlink(name, dir_fd=fds[0]) if is_link else ""
         except BlockingIOError:
             continue

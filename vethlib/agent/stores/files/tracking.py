@@ -1,8 +1,8 @@
 """Read the files of a directory, and notice changes that are no events of the directory.
 
 1. A path, a symbolic link or a mount on a file may lead to a file system that never answers and would block its caller
-   for ever. So another thread reads the targets of links and files on which something is mounted; a missing answer is
-   an error like any other.
+   for ever. So another thread reads the targets of links and files on which something is mounted, unless they are on
+   the file system of the directory; a missing answer is an error like any other.
 2. A file with several names, and what a symbolic link leads to, may change elsewhere: they are watched there as well.
 3. On a file system that other machines may change, the files are compared with how they were every few seconds. After
    something was mounted or unmounted anywhere, for up to a tenth of the time, what is mounted on files is compared.
@@ -133,7 +133,8 @@ class TrackedFiles:
 
         began = time.monotonic(), time.thread_time()
         try:
-            watches, file, real, is_remote = asked(path, look)
+            # The file system of the directory is asked directly for its other files, too.
+            watches, file, real, is_remote = asked(path, look, answering=[os.fstat(directory).st_dev])
         finally:
             self._waited += max(0.0, time.monotonic() - began[0] - (time.thread_time() - began[1]))
         watch.follow(name, watches)
