@@ -20,7 +20,6 @@ from tests.stores import changed, news, nothing, snapshot, write
 from tests.witness import ip, names, poll
 from vethlib.agent import load
 from vethlib.agent.stores.files.directory import DirectoryStore
-from vethlib.agent.stores.files.editing import DirectoryEditor
 from vethlib.agent.stores.protocol import Change, Outage, Snapshot
 from vethlib.agent.stores.storecode import StoreCode
 from vethlib.ns.files import answers

@@ -7,11 +7,13 @@ import json
 import os
 import sys
 import termios
+from pathlib import Path
 
 import pytest
 
 from vethlib import errors
 from vethlib.agent import State, Verdict
+from vethlib.cli import main
 from vethlib.cli.render.details import detail_lines
 from vethlib.cli.render.operations import count_states
 from vethlib.cli.term.exits import INVALID, REFUSED, report
@@ -239,3 +241,21 @@ def test_where_stderr_is_no_terminal_there_is_no_progress(monkeypatch: pytest.Mo
         progress("create", 1, 2000)
         progress.show("waiting")
     assert stream.getvalue() == ""
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["validate S", "diff S", "list --store dir:S", "get v1 --store dir:S", "dump --store dir:S", "diff --store dir:S",
+     "put S/1.json --store dir:S", "del v9 --store dir:S", "status --status-dir S --label none"],
+)  # fmt: skip
+def test_reading_many_files_shows_progress(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str) -> None:
+    for number in range(60):
+        (tmp_path / f"{number}.json").write_text("{}")
+    (tmp_path / "1.json").write_text('{"name": "v1", "veth": {"peer_if_name": "v2"}}')
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    main(command.replace("S", str(tmp_path)).split())
+    written = terminal.getvalue().split("\r\033[K")
+    assert written[1] == f"    read {'╌' * 24}   0% of 60"
+    assert "━" not in written[-1]
+    assert "╌" not in written[-1]

@@ -10,6 +10,7 @@ from functools import partial
 from typing import IO, Any, NamedTuple
 
 from vethlib.agent.limits import DEFAULT, Limits
+from vethlib.agent.progress import ProgressCallback, reported
 from vethlib.errors import InvalidValue, VethError
 from vethlib.ns.files.glance import glance_of
 from vethlib.ns.opening import asked
@@ -75,24 +76,30 @@ def load(
     stdin: IO[str] | IO[bytes] | None = None,
     *,
     limits: Limits = DEFAULT,
+    progress: ProgressCallback | None = None,
 ) -> Configuration:
     """Read every path: a JSON file, a directory (its ``*.json`` files, nothing else), or ``-`` for `stdin`.
 
     A file contains one interface or a list of interfaces, and is read once even if given twice. An interface that is
-    configured more than once is refused everywhere, and so are values that exceed the `limits`. Raises
-    :class:`UnreadablePath`, and InvalidValue for a single path in place of several.
+    configured more than once is refused everywhere, and so are values that exceed the `limits`. `progress("read", done,
+    total)` is called from time to time. Raises :class:`UnreadablePath`, and InvalidValue for a single path in place of
+    several.
     """
     if isinstance(paths, str | bytes | os.PathLike) or not isinstance(paths, Iterable):
         raise InvalidValue("paths", paths, 'must be a list of paths, such as ["interfaces.json"]')
     parsed: list[Parsed] = []
     warnings: list[str] = []
-    for source, raw in contents(paths, stdin, limits.file_bytes, warnings):
+    for source, raw in contents(paths, stdin, limits.file_bytes, warnings, progress):
         parsed += read(raw, source, limits=limits)
     return Configuration(tuple(_without_twins(parsed)), tuple(warnings))
 
 
 def contents(
-    paths: Iterable[str | os.PathLike[str]], stdin: IO[str] | IO[bytes] | None, longest: int, warnings: list[str]
+    paths: Iterable[str | os.PathLike[str]],
+    stdin: IO[str] | IO[bytes] | None,
+    longest: int,
+    warnings: list[str],
+    progress: ProgressCallback | None = None,
 ) -> Iterator[tuple[str, str | bytes]]:
     """Yield each source that :func:`load` reads, with up to `longest` + 1 bytes (or characters) of it.
 
@@ -113,7 +120,7 @@ def contents(
                 files.setdefault(place.real, file)
         else:
             files.setdefault(os.path.realpath(path), path)
-    for file in files.values():
+    for file in reported("read", [*files.values()], progress):
         # A pipe that the caller names, as the shell's <(…) does, is waited for; a pipe found in a directory is refused.
         yield file, _read_listed(file, longest, listed[file]) if file in listed else _read_named(file, longest)
 

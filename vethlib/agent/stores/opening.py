@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 
 from vethlib.agent.limits import DEFAULT, Limits
 from vethlib.agent.process.rundir import status_directory
+from vethlib.agent.progress import ProgressCallback
 from vethlib.errors import InvalidValue
 
 from .directories import absolute
@@ -44,12 +44,13 @@ def open_editor(
     url: str,
     *,
     label: str,
-    progress: Callable[[str, int, int], object] | None = None,
+    progress: ProgressCallback | None = None,
     limits: Limits = DEFAULT,
 ) -> Editor:
     """Open the store of ``dir:PATH`` or ``etcd://…``, for an operator.
 
-    `progress(what, done, total)` is called from time to time during a long edit. Values that exceed the `limits`, which
+    `progress(what, done, total)` is called from time to time during a long edit, and while many
+    files are read. Values that exceed the `limits`, which
     should be those of the agent, are invalid.
     Raises InvalidValue for any other URL, and VethError if a package is missing.
     """
@@ -60,20 +61,21 @@ def open_editor(
         from .etcd.editor import EtcdEditor
 
         return EtcdEditor(url, label, progress=progress, limits=limits)
-    return DirectoryEditor(rest, limits=limits)
+    return DirectoryEditor(rest, limits=limits, progress=progress)
 
 
-def open_statuses(url: str, *, label: str, status_dir: str = "") -> Statuses:
+def open_statuses(url: str, *, label: str, status_dir: str = "", progress: ProgressCallback | None = None) -> Statuses:
     """Open the statuses of the agent of a label: in the etcd of ``etcd://…``, or else on this host.
 
-    On this host they are in `status_dir`, by default in the label's directory below /run/vethlib.
+    On this host they are in `status_dir`, by default in the label's directory below /run/vethlib, and
+    `progress("read", done, total)` is called from time to time while many of them are read.
     Raises InvalidValue for any other URL, and VethError if a package is missing.
     """
     if not status_dir and url and _split(url)[0] == "etcd":
         from .etcd.published import EtcdStatuses
 
         return EtcdStatuses(url, label)
-    return DirectoryStatuses(status_dir or status_directory(label), label)
+    return DirectoryStatuses(status_dir or status_directory(label), label, progress)
 
 
 def read_all_statuses(url: str) -> dict[str, Published | StoreError]:

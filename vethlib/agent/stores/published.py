@@ -17,6 +17,7 @@ from vethlib.agent.config.filecontent import content
 from vethlib.agent.config.jsontext import decode
 from vethlib.agent.process.instance import running
 from vethlib.agent.process.rundir import open_for_writing
+from vethlib.agent.progress import ProgressCallback, reported
 from vethlib.errors import is_exhaustion
 from vethlib.follow.inotify import INotify, flags
 from vethlib.ns.descriptor import HERE
@@ -133,8 +134,9 @@ class Statuses(Protocol):
 class DirectoryStatuses:
     """The statuses of an agent of this host, in a directory; see :class:`Statuses`."""
 
-    def __init__(self, directory: str, label: str) -> None:
+    def __init__(self, directory: str, label: str, progress: ProgressCallback | None = None) -> None:
         self.place = directory
+        self._progress = progress
         self.life = "runs on this host"
         self._label = label
         self._entries: dict[str, Entry] = {}  # by file, as last read
@@ -149,7 +151,7 @@ class DirectoryStatuses:
         check_answer(self.place)
         if changed is None:
             changed, self._entries = self._files(), {}
-        for file in filter(_is_status, changed):
+        for file in reported("read", [*filter(_is_status, changed)], self._progress):
             entry = self._entry(file)
             if entry is None:
                 self._check_access()

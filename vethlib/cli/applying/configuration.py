@@ -13,6 +13,7 @@ from vethlib.agent.planning.observed import Observed, SeenNetns
 from vethlib.agent.planning.requirements import name_conflicts, unmet, with_netns
 from vethlib.agent.state import State, Verdict
 from vethlib.cli.term.output import Output
+from vethlib.cli.term.progress import Progress
 from vethlib.errors import InvalidValue
 
 from .config_warnings import report_warnings, warnings_of
@@ -46,7 +47,8 @@ def read_store(
 
     good: dict[str, Interface] = {}
     bad: dict[str, InvalidValue] = {}
-    snapshot = open_editor(url, label=label, limits=limits).snapshot()
+    with Progress() as progress:
+        snapshot = open_editor(url, label=label, limits=limits, progress=progress).snapshot()
     for name, one in snapshot.values.items():
         for text in one.warnings:
             output.warning(f"{one.source}: {name}: {text}")
@@ -65,7 +67,8 @@ def load_files(
     paths: Sequence[str], output: Output, limits: Limits
 ) -> tuple[Sequence[Parsed], dict[str, Interface] | None, bool]:
     """Read the files and report problems. The interfaces are None if one is invalid; True if there was a warning."""
-    configuration = load(paths, sys.stdin, limits=limits)
+    with Progress() as progress:
+        configuration = load(paths, sys.stdin, limits=limits, progress=progress)
     for text in configuration.warnings:
         output.warning(text)
     for parsed in configuration.parsed:

@@ -24,6 +24,7 @@ from vethlib.agent.config.model import Interface
 from vethlib.agent.config.northbound import Parsed, read
 from vethlib.agent.config.writing import to_json
 from vethlib.agent.limits import DEFAULT, Limits
+from vethlib.agent.progress import ProgressCallback, reported
 from vethlib.agent.stores.directories import Identity, file_names, identity, why
 from vethlib.agent.stores.protocol import Edit, Snapshot, Stored, StoreError
 from vethlib.agent.stores.texts import check_names, means, name_in
@@ -82,11 +83,14 @@ class _Spot:
 class DirectoryEditor:
     """The configuration in the ``*.json`` files of a directory; see :class:`~.protocol.Editor`.
 
-    Values that exceed the `limits` are invalid.
+    Values that exceed the `limits` are invalid. `progress("read", done, total)` is called from time to time.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, limits: Limits = DEFAULT) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, limits: Limits = DEFAULT, progress: ProgressCallback | None = None
+    ) -> None:
         self._path = os.fspath(path)
+        self._progress = progress
         self._limits = limits
 
     def values(self) -> dict[str, Parsed]:
@@ -98,7 +102,7 @@ class DirectoryEditor:
         contents = Contents()
         at = os.path.realpath(self._path)
         with opened(self._path) as directory:
-            for name in file_names(directory):
+            for name in self._names(directory):
                 source = os.path.join(self._path, name)
                 real, file = self._look(name, directory, at)
                 if isinstance(file, OSError):
@@ -226,7 +230,7 @@ class DirectoryEditor:
     def _files(self, directory: int) -> list[_File]:
         at = os.path.realpath(self._path)
         files: dict[str, _File] = {}  # by real path, so that a file with two names is edited once
-        for name in file_names(directory):
+        for name in self._names(directory):
             real, file = self._look(name, directory, at)
             if real in files:
                 files[real].others.append(name)
@@ -239,6 +243,9 @@ class DirectoryEditor:
             elif file is not None:
                 files[real] = _read(name, real, file.raw, self._limits)
         return list(files.values())
+
+    def _names(self, directory: int) -> Iterator[str]:
+        return reported("read", [*file_names(directory)], self._progress)
 
     def _look(self, name: str, directory: int, at: str) -> tuple[str, Content | OSError | None]:
         """Return the path of a file in the directory `at` without links, and its content.

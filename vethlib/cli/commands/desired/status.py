@@ -40,6 +40,7 @@ from vethlib.cli.render.states import (
 from vethlib.cli.term.again import same_place
 from vethlib.cli.term.exits import DONE, INVALID, PENDING, REFUSED
 from vethlib.cli.term.output import Output
+from vethlib.cli.term.progress import Progress
 from vethlib.cli.term.signals import until_stopped
 from vethlib.cli.term.text import counted, fit, natural, paint, printable, width
 from vethlib.errors import InvalidValue
@@ -99,11 +100,14 @@ def status(args: Namespace, output: Output) -> int:
         {code for given in args.code for code in given},
     )
     args.status_dir = status_dir_of(args)
-    statuses = open_statuses(args.store or "", label=args.label, status_dir=args.status_dir)
     if args.watch:
+        statuses = open_statuses(args.store or "", label=args.label, status_dir=args.status_dir)
         return _watch(statuses, which, args, output)
+    progress = Progress()
+    statuses = open_statuses(args.store or "", label=args.label, status_dir=args.status_dir, progress=progress)
     try:
-        published = statuses.read()
+        with progress:
+            published = statuses.read()
     except StoreError as error:
         if not is_etcd(args.store or "") or args.status_dir:
             raise

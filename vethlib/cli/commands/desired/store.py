@@ -53,7 +53,7 @@ def put(args: Namespace, output: Output) -> int:
     with Progress() as progress, _named_file():
         editor = _editor(args, progress)
         if args.no_validate:
-            texts = _texts(args.file, output, limits_of(args))
+            texts = _texts(args.file, output, limits_of(args), progress)
             _check_key(name, texts, args)
             edits, count, doubts, warnings = editor.put_text(texts), len(texts), {}, []
         else:
@@ -105,7 +105,8 @@ def _check_not_down(args: Namespace) -> None:
 def get(args: Namespace, output: Output) -> int:
     """Print stored values unchanged: an object for one name, a list for several; return the exit code."""
     names = [_given(text, args, "NAME", place_of) for text in args.names]
-    values_by_name, nameless = _stored(_editor(args))
+    with Progress() as progress:
+        values_by_name, nameless = _stored(_editor(args, progress))
     missing = [name for name in names if name not in values_by_name]
     if missing:
         for value in nameless:
@@ -157,13 +158,16 @@ def delete(args: Namespace, output: Output) -> int:
                 f"{shown(args.store)}: no interface name begins with {prefix!r}", code="not-stored", field="NAME"
             )
     else:
-        _report_missing(missing, _stored(editor)[0], args, output)
+        with progress:
+            known = _stored(editor)[0]
+        _report_missing(missing, known, args, output)
     return REFUSED
 
 
 def table(args: Namespace, output: Output) -> int:
     """List the stored interfaces and their problems; return INVALID if a value is invalid."""
-    values = _editor(args).values()
+    with Progress() as progress:
+        values = _editor(args, progress).values()
     missing = configuration.doubts(_valid(values), _invalid(values))
     doubts = _doubts(_valid(values), missing)
     code = DONE if all(one.interface is not None for one in values.values()) else INVALID
@@ -217,9 +221,10 @@ def _problems(parsed: Parsed, doubt: str) -> str:
 
 def dump(args: Namespace, output: Output) -> int:
     """Print all values as a list for put; with --table for people, including values that put would not accept."""
-    editor = _editor(args)
-    stored = editor.stored()
-    values, problems = _dumped(stored, editor.values())
+    with Progress() as progress:
+        editor = _editor(args, progress)
+        stored = editor.stored()
+        values, problems = _dumped(stored, editor.values())
     if is_table := args.table and not json_wins(args, "table"):
         _show_stored(output, stored, args)
     else:
@@ -305,7 +310,7 @@ def _show_stored(output: Output, stored: Sequence[Stored], args: Namespace) -> N
     output.table(rows)
 
 
-def _editor(args: Namespace, progress: Progress | None = None) -> Editor:
+def _editor(args: Namespace, progress: Progress) -> Editor:
     check_label(args.label, "--label")
     return open_editor(
         given(args.store, "--store", STORES), label=args.label, progress=progress, limits=limits_of(args)
@@ -320,12 +325,12 @@ def _given(text: str, args: Namespace, field: str, read: Callable[[str, str, str
     return name
 
 
-def _texts(path: str, output: Output, limits: Limits) -> dict[str, str]:
+def _texts(path: str, output: Output, limits: Limits, progress: Progress) -> dict[str, str]:
     """Return the JSON objects of a file or a directory by their names, without checking the rest."""
     texts: dict[str, str] = {}
     files: dict[str, str] = {}
     warnings: list[str] = []
-    for source, raw in contents([path], sys.stdin, limits.file_bytes, warnings):
+    for source, raw in contents([path], sys.stdin, limits.file_bytes, warnings, progress):
         file = source if os.path.isdir(path) else path
         try:
             text, elements = read_elements(raw if isinstance(raw, bytes) else raw.encode(), limits)
@@ -340,6 +345,7 @@ def _texts(path: str, output: Output, limits: Limits) -> dict[str, str]:
                 of = "" if other == file else f" of that in {other}"
                 raise InvalidValue("FILE", file, f"{where}{name!r} is a duplicate{of}: keep one")
             texts[name], files[name] = text[element.start : element.end], file
+    progress.clear()
     for warning in warnings:
         output.warning(warning)
     return texts
