@@ -59,6 +59,7 @@ def test_create_down_leaves_both_ends_down_and_prints_json(vethctl: Vethctl, blu
         (["lo", "b"], 2, "", "link-exists"),
         (["a", "b", "--mtu", "many"], 1, "--mtu", "usage"),
         (["a", "b", "--wait", "-1"], 1, "--wait", "usage"),
+        (["a", "b", "--down", "--wait", "9"], 1, "--wait", "usage"),
         (["a"], 1, "B[@NETNS]", "usage"),
         (["a", "b", "c"], 1, "c", "usage"),
     ],
@@ -73,7 +74,7 @@ def test_create_says_which_argument_is_wrong(
 
 
 def test_create_gives_up_waiting_with_the_reason(vethctl: Vethctl) -> None:
-    said = vethctl("create", "a", "b", "--down", "--wait", "0.05", "--json")
+    said = vethctl("create", "a", "b", "--a-addr", "fd00::1/64", "--wait", "0.05", "--json")
     assert (said.code, said.error["code"]) == (2, "wait-timeout")
 
 

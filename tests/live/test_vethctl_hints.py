@@ -145,6 +145,8 @@ def test_set_may_only_wait(vethctl: Vethctl) -> None:
         vethctl("set", "a", "--wait", "60").out == f"~ 'a'  index {seen('a')['ifindex']}  {seen('a')['address']}  up\n"
     )
     assert vethctl("set", "a").code == 1
+    assert vethctl("set", "a", "--down", "--wait", "60", "--json").error["field"] == "--wait"
+    assert seen("a")["flags"].count("UP") == 1
 
 
 def test_a_namespace_is_printed_by_the_name_that_list_has(vethctl: Vethctl) -> None:

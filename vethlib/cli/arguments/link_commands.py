@@ -41,8 +41,10 @@ def _add_create(parser: Parser) -> None:
     text = "largest packet that both ends accept for segmentation"
     parser.option("--gso-max-size", type=number, metavar="BYTES", help=text)
     parser.option("--queues", type=number, metavar="N", help="number of queues of each end (default: one per CPU)")
-    parser.option("--down", action="store_true", help="leave both ends down")
-    parser.option("--wait", type=seconds, metavar="S", help="wait up to S seconds until both ends can be used")
+    either = parser.add_mutually_exclusive_group()
+    parser.option("--down", action="store_true", among=either, help="leave both ends down")
+    text = "wait up to S seconds until both ends can be used"
+    parser.option("--wait", type=seconds, metavar="S", among=either, help=text)
 
 
 def _add_set(parser: Parser) -> None:
@@ -72,7 +74,8 @@ def _add_set(parser: Parser) -> None:
     parser.option("--neighbour", type=neighbour, metavar="NEIGHBOUR", action="append", help=text)
     text = "whether it leaves checksums and segmentation to a network card"
     parser.option("--offload", type=one_of("on", "off"), metavar="on|off", help=text)
-    parser.option("--wait", type=seconds, metavar="S", help="wait up to S seconds until it can be used")
+    text = "wait up to S seconds until it can be used; not with --down"
+    parser.option("--wait", type=seconds, metavar="S", help=text)
 
 
 def _add_move(parser: Parser) -> None:

@@ -92,6 +92,8 @@ def set_link(args: Namespace, output: Output) -> int:
     given: dict[str, Any] = {field: value for field, value in fields.items() if value is not None}
     if not given and args.wait is None:
         raise InvalidValue("LINK", args.link, "no change is given: give at least one flag, such as --mtu 1400")
+    if args.down and args.wait is not None:
+        raise InvalidValue("--wait", args.wait, "leave it out: a link that is set --down cannot be used")
     with Session() as session:
         try:
             link = session.set(name, ref, wait=args.wait, **given)
