@@ -211,6 +211,13 @@ SCENARIOS = {
             "vethctl: no agent with the label vpp1 runs on this host\n"
             "  start one: vethctl agent --store dir:PATH --label vpp1",
         ),
+        Step(
+            "status --status-dir HERE/none",
+            2,
+            "",
+            "vethctl: no agent with the label vpp1 runs on this host; HERE/none does not exist\n"
+            "  give the --status-dir with which the agent was started, or leave it out",
+        ),
         Step("confirm", 2, "", "vethctl: no trial with the label vpp1 is under way on this host"),
     ],
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
@@ -229,7 +230,8 @@ def _code(
     if published.entries and published.is_of_earlier_run:
         what = f"has not written all statuses to {statuses.place} yet: some of those shown may be from the last one"
     elif not published.entries and not _has_begun(agent, args):
-        what = f"has not written a status to {statuses.place} yet"
+        where = f"{statuses.place}, which does not exist," if _is_missing(args.status_dir) else statuses.place
+        what = f"has not written a status to {where} yet"
     if what:
         who = f"the agent with the label {args.label} (process {agent.pid})"
         output.remark(f"{who} {what}; if it was started with --status-dir, give the same directory here")
@@ -292,9 +294,17 @@ def _report_not_running(output: Output, published: Published, statuses: Statuses
         report = read_report(statuses.place)
         if report is not None and not report.is_of(args.label):
             hint = f"the statuses in {statuses.place} are those of --label {report.label}"
+    if _is_missing(args.status_dir):
+        text += f"; {args.status_dir} does not exist"
+        hint = "give the --status-dir with which the agent was started, or leave it out"
     hint = hint or how_to_start(args)
     message = f"no agent with the label {args.label} {statuses.life}{text}"
     output.error(message, code="not-running", field="--label", hint=hint)
+
+
+def _is_missing(directory: str) -> bool:
+    """Return whether a directory of statuses is given, but does not exist."""
+    return directory != "" and not os.path.lexists(directory)
 
 
 def _watch(statuses: Statuses, which: _Selection, args: Namespace, output: Output) -> int:
