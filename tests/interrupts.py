@@ -27,11 +27,19 @@ from tests.patience import Patience
 
 _TOOL = 4  # a tool id of sys.monitoring; the others are reserved for debuggers, coverage and profilers
 
-_ONLY_LOADS = {
+_HARMLESS = {
     *("LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_FAST_LOAD_FAST", "LOAD_CONST", "LOAD_GLOBAL", "LOAD_DEREF", "LOAD_CLOSURE"),
-    *("LOAD_METHOD", "PUSH_NULL", "PRECALL", "KW_NAMES", "COPY", "SWAP", "NOP", "EXTENDED_ARG", "BUILD_TUPLE", "IS_OP"),
+    *("LOAD_METHOD", "LOAD_ATTR", "PUSH_NULL", "PRECALL", "KW_NAMES", "COPY", "SWAP", "NOP", "RESUME", "EXTENDED_ARG"),
+    *("BUILD_TUPLE", "BUILD_LIST", "BUILD_MAP", "BUILD_CONST_KEY_MAP", "BUILD_STRING", "BUILD_SLICE", "FORMAT_VALUE"),
+    *("BINARY_SUBSCR", "COMPARE_OP", "CONTAINS_OP", "IS_OP", "UNARY_NOT", "COPY_FREE_VARS", "LIST_TO_TUPLE"),
+    *("POP_JUMP_FORWARD_IF_FALSE", "POP_JUMP_FORWARD_IF_TRUE", "POP_JUMP_IF_FALSE", "POP_JUMP_IF_TRUE"),
+    *("POP_JUMP_FORWARD_IF_NONE", "POP_JUMP_FORWARD_IF_NOT_NONE", "POP_JUMP_IF_NONE", "POP_JUMP_IF_NOT_NONE"),
+    *("JUMP_IF_FALSE_OR_POP", "JUMP_IF_TRUE_OR_POP"),
 }
-"""Bytecodes that change nothing but the stack of their frame, which an interruption discards."""
+"""Bytecodes that change nothing but the stack of their frame, which an interruption discards.
+
+A jump among them is followed by the next bytecode only if it does not jump.
+"""
 
 __all__ = ["Boundary", "Interrupt", "boundaries", "distinct", "in_processes", "interrupted"]
 
@@ -66,7 +74,7 @@ def boundaries(operation: Callable[[], object], belongs: Callable[[CodeType], bo
 
 
 def distinct(found: Iterable[Boundary]) -> list[Boundary]:
-    """Return all except those with the same state as the one before: between the two, something was only loaded."""
+    """Return all except those with the same state as the one before: between the two, nothing was changed."""
     return [one for one in found if one.offset not in _alike(one.code)]
 
 
@@ -81,7 +89,7 @@ def _alike(code: CodeType) -> frozenset[int]:
     return frozenset(
         after.offset
         for before, after in pairwise(bytecode)
-        if before.opname in _ONLY_LOADS
+        if before.opname in _HARMLESS
         and not after.is_jump_target
         and covering(before.offset) == covering(after.offset)
     )

@@ -246,9 +246,9 @@ def test_a_container_about_which_the_engine_never_answers_hides_no_other_one(
 def test_twenty_containers_about_which_the_engine_never_answers_delay_the_others_by_little(
     path: Path, resolver: DockerResolver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(engine, "_TIMEOUT", 10.0)
+    monkeypatch.setattr(engine, "_TIMEOUT", 60.0)
     says(path, "late")
-    until(resolver, "pid:1", 20)
+    until(resolver, "pid:1", 40)
     assert answer(resolver, "vnf2").code == "uninspected"
     assert "cannot be inspected" not in caplog.text  # they have not had the time for an answer yet
     says(path, "")
