@@ -6,7 +6,8 @@ New content is written beside the file and renamed into place. At any time, what
 
 1. The path has the old content or the new, never a part of either.
 2. An error or an interruption leaves nothing beside the file, and reaches the caller: the clean-up raises no error of
-   its own, and does not assume how far writing got. Only SIGKILL leaves a file, which `is_unfinished` recognizes.
+   its own, and does not assume how far writing got. Only SIGKILL leaves a file, which `is_unfinished` recognizes;
+   the next run removes it from directories that only vethlib writes, and from stores (`remove_unfinished`).
 3. Nobody can plant the temporary file beforehand: its name is random, and O_EXCL neither opens an existing file nor
    follows a link (open(2)). Mode and owner are set on the descriptor, not by the umask or through a path.
 """
@@ -19,10 +20,11 @@ import re
 import stat
 from functools import partial
 
-from ._primitives import posix
+from ._primitives import posix, time
 
 _UNFINISHED = re.compile(r"\.vethlib-[0-9a-f]{16}")
 _PERMISSIONS = 0o777  # set-user-ID and the like must not apply to content that somebody else wrote
+_UNUSED = 60.0  # seconds after which nobody is writing a file any more
 _BLOCK = 512  # bytes: the unit of st_blocks
 
 
@@ -68,6 +70,20 @@ def overwrite(name: str, content: bytes, *, directory: int) -> None:
 def is_unfinished(name: str) -> bool:
     """Return whether a file was left by a process that was killed before it could rename it."""
     return _UNFINISHED.fullmatch(name) is not None
+
+
+def remove_unfinished(directory: int) -> None:
+    """Remove what killed processes of this user have left in a directory that is locked. Raises nothing.
+
+    A recent file stays, because a process that does not take the lock (`vethctl graph -o`) may be writing it.
+    """
+    try:
+        for name in filter(is_unfinished, os.listdir(directory)):
+            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            if status.st_uid == os.geteuid() and status.st_mtime < time.time() - _UNUSED:
+                os.unlink(name, dir_fd=directory)
+    except OSError:
+        pass  # the next process tries it
 
 
 class Replacement:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import termios
 import traceback
 from collections.abc import Callable
 from importlib import import_module
@@ -16,7 +18,7 @@ from typing import IO
 import pytest
 
 from tests.live.applying import EXAMPLES, value
-from tests.witness import ip, names
+from tests.witness import ip, names, poll
 from vethlib.agent.process.rundir import status_directory
 from vethlib.agent.state import State
 from vethlib.agent.status import Status
@@ -243,6 +245,31 @@ def test_help_that_cannot_be_written_is_told_but_not_to_a_reader_that_left() -> 
     assert Ended(["show", "--help"], full(1)).code == 2
     assert Ended(["show", "--help"], unread(1)).code == 0
     assert Ended(["--version"], full(1, 2)).code == 2
+
+
+@pytest.mark.parametrize("number", [1, 2], ids=["stdout", "stderr"])
+def test_a_slow_reader_of_a_pipe_in_non_blocking_mode_gets_everything(tmp_path: Path, number: int) -> None:
+    names = [f"x{each}" for each in range(300)]
+    (tmp_path / "x.json").write_text(json.dumps([value(name, "y", mtu=1400 if number == 1 else -1) for name in names]))
+    command = ["dump", "--store", f"dir:{tmp_path}"] if number == 1 else ["apply", str(tmp_path)]
+    read, write = os.pipe()
+    room = fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
+    os.set_blocking(write, False)
+    with subprocess.Popen(
+        [sys.executable, "-m", "vethlib", *command],
+        stdout=write if number == 1 else subprocess.DEVNULL,
+        stderr=write if number == 2 else subprocess.DEVNULL,
+        cwd=ROOT,
+    ) as process:
+        os.close(write)
+        assert poll(lambda: process.poll() is not None or unread_bytes(read) > room * 3 // 4)
+        with open(read) as file:
+            text = file.read()
+    assert all(f'"{name}"' in text or f" {name}:" in text for name in names)
+
+
+def unread_bytes(pipe: int) -> int:
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 def test_what_goes_to_one_place_appears_in_the_order_in_which_it_was_written() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from tests.commands import Vethctl
 from vethlib import errors
+from vethlib.agent.config.files import UnreadablePath
 from vethlib.cli.commands.host import netns
 from vethlib.cli.term import exits
 from vethlib.cli.term.output import Output
@@ -51,18 +52,28 @@ def test_an_exception_that_is_none_of_ours_is_one_line_and_its_traceback_is_for_
     [
         (OSError(errno.ENOSPC, "No space left on device"), "cannot write the output: No space", "free some space"),
         (OSError(errno.EMFILE, "Too many open files"), "no file descriptor is left: Too many", "raise ulimit -n"),
+        (OSError(errno.EMFILE, "Too many open files", 4), "no file descriptor is left: Too many", "raise ulimit -n"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "no memory is left: Cannot", "ulimit -v"),
+        (OSError(errno.ENOBUFS, "No buffer space"), "no memory is left: No buffer", "ulimit -v"),
+        (MemoryError(), "no memory is left: Cannot", "ulimit -v"),
+        (OSError(errno.EMFILE, "Too many open files", "/proc/x"), "/proc/x: Too many", "raise ulimit -n"),
+        (OSError(errno.EFBIG, "File too large"), "cannot write the output: File too", "raise ulimit -f"),
+        (errors.NetlinkError("cannot list /run/netns", errno=errno.EMFILE), "cannot list /run/netns", "ulimit -n"),
+        (UnreadablePath("a", "Too many open files", errno.EMFILE), "cannot read a: Too many", "ulimit -n"),
         (OSError(errno.ENOENT, "No such file or directory", "/proc/x"), "/proc/x: No such file", ""),
+        (OSError(errno.EIO, "Input/output error"), "cannot write the output: Input", ""),
         (OSError(errno.EADDRINUSE, "Address already in use"), "unexpected OSError: [Errno 98] Address", "report it"),
     ],
 )
 def test_what_the_system_refuses_is_told_as_what_it_is(
-    vethctl: Vethctl, monkeypatch: pytest.MonkeyPatch, error: OSError, says: str, hint: str
+    vethctl: Vethctl, monkeypatch: pytest.MonkeyPatch, error: Exception, says: str, hint: str
 ) -> None:
     raising(monkeypatch, error)
     said = vethctl("netns", "list", "--json")
-    assert said.code == 2
+    assert said.code == (1 if isinstance(error, UnreadablePath) else 2)
     assert said.error["error"].startswith(says)
     assert hint in said.error["hint"]
+    assert bool(hint) == bool(said.error["hint"])
 
 
 PROGRAM = """

@@ -5,6 +5,7 @@ The module of a command is imported when the command is run, so that `--help` an
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -21,7 +22,7 @@ from .term.crash import replace_hooks, report_os_error, report_unexpected
 from .term.exits import DONE, INTERRUPTED, INVALID, REFUSED, report
 from .term.output import Output, abandon_stdout
 from .term.signals import preserved
-from .term.streams import open_missing
+from .term.streams import open_missing, wait_for_readers
 
 __all__ = ["main"]
 
@@ -35,6 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if is_process:
             open_missing()
+            wait_for_readers()
         if argv[:1] == ["complete"]:
             from .completion.answer import complete
 
@@ -52,6 +54,10 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         abandon_stdout()
         report_os_error(Output(as_json=json_is_requested(argv)), error)
+        return REFUSED
+    except MemoryError:
+        no_memory = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        report_os_error(Output(as_json=json_is_requested(argv)), no_memory)
         return REFUSED
     except Exception as error:
         report_unexpected(Output(as_json=json_is_requested(argv)), error)

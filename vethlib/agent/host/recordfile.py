@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 from vethlib._closing import Closing
-from vethlib._files import Replacement, write_all
+from vethlib._files import Replacement, remove_unfinished, write_all
 from vethlib._primitives import time
 from vethlib.agent.attempts import Attempts
 from vethlib.agent.config.mark import check_label
@@ -267,7 +267,9 @@ class RecordFile(Closing):
         """Rewrite it in one step: every reader finds the old file or the new one."""
         record, rewritten = self._version.record or os.urandom(8).hex(), self._version.rewritten + 1
         text = self._header + record_id(record, rewritten) + "".join(self.record.lines())
-        replacement = Replacement(self._name, directory=self._open_directory())
+        directory = self._open_directory()
+        remove_unfinished(directory)
+        replacement = Replacement(self._name, directory=directory)
         try:
             written = replacement.write(text.encode(), mode=0o644)
             replacement.replace()

@@ -11,10 +11,24 @@ from typing import Any
 
 from .output import Output
 
-__all__ = ["replace_hooks", "report_os_error", "report_unexpected", "with_tracebacks"]
+__all__ = ["cure_of", "replace_hooks", "report_os_error", "report_unexpected", "with_tracebacks"]
 
-# EBADF: stdout is not open (streams.py).
-_OF_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+# What to do if the output cannot be written. EBADF: stdout is not open (streams.py).
+_ROOM = "free some space where stdout is written to"
+_OF_OUTPUT = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EFBIG: "raise ulimit -f",
+    errno.EIO: "",
+    errno.EBADF: "stdout is closed: redirect it",
+}
+_MEMORY = "free some, or raise the limit: ulimit -v, or memory.max of the control group"
+_EXHAUSTED = {
+    errno.EMFILE: "raise ulimit -n",
+    errno.ENFILE: "raise fs.file-max",
+    errno.ENOMEM: _MEMORY,
+    errno.ENOBUFS: _MEMORY,
+}
 _HINT = "this is a bug in vethctl: report it with the output of VETHLIB_DEBUG=traceback and of `vethctl doctor --json`"
 
 
@@ -26,21 +40,21 @@ def with_tracebacks() -> bool:
 def report_os_error(output: Output, error: OSError) -> None:
     """Report an error of the operating system that is not about links; those are VethErrors."""
     words = error.strerror or str(error)
-    if error.filename:
-        output.error(f"{error.filename}: {words}", code="os-error")
+    cure = cure_of(error.errno)
+    if error.filename and not isinstance(error.filename, int):  # a number is that of a descriptor
+        output.error(f"{error.filename}: {words}", code="os-error", hint=cure)
+    elif cure:
+        what = "file descriptor" if error.errno in (errno.EMFILE, errno.ENFILE) else "memory"
+        output.error(f"no {what} is left: {words}", code="os-error", hint=cure)
     elif error.errno in _OF_OUTPUT:
-        output.error(f"cannot write the output: {words}", code="os-error", hint=_room(error))
-    elif error.errno in (errno.EMFILE, errno.ENFILE):
-        cure = "ulimit -n" if error.errno == errno.EMFILE else "fs.file-max"
-        output.error(f"no file descriptor is left: {words}", code="os-error", hint=f"raise {cure}")
+        output.error(f"cannot write the output: {words}", code="os-error", hint=_OF_OUTPUT[error.errno])
     else:
         report_unexpected(output, error)
 
 
-def _room(error: OSError) -> str:
-    return (
-        "stdout is closed: redirect it" if error.errno == errno.EBADF else "free some space where stdout is written to"
-    )
+def cure_of(number: int | None) -> str:
+    """Return what to do if the process or the host has run out of something, by errno; "" for any other error."""
+    return _EXHAUSTED.get(number or 0, "")
 
 
 def report_unexpected(output: Output, error: BaseException) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 
 from vethlib.errors import (
@@ -19,6 +20,7 @@ from vethlib.errors import (
     WaitTimeout,
 )
 
+from .crash import cure_of
 from .homelinks import is_link
 from .output import Output
 
@@ -32,6 +34,9 @@ UNDONE = 4  # tried and undone
 INTERRUPTED = 130  # the exit code of shells for SIGINT
 
 _PEER_OF_IP = re.compile("if[0-9]+|.*@.*", re.DOTALL)  # ip prints the index of a peer that is elsewhere
+
+# Errors that a file may cause although its path is right
+_OF_READING = (errno.EACCES, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 _HINTS: tuple[tuple[type[VethError], str], ...] = (
     (NotPermitted, "run it as root, or see what is missing: vethctl doctor"),
@@ -76,10 +81,13 @@ def _cause(error: VethError, name: str) -> tuple[str, str] | None:
 
 def _hint(error: VethError, name: str) -> str:
     """Return what to do about an error, unless its message already contains that."""
+    number = getattr(error, "errno", None)
     if name == "UnreadablePath":
         scheme, colon, directory = str(getattr(error, "path", "")).partition(":")
         if colon and scheme == "dir":
             return f"of a store, give the directory alone: {directory or 'PATH'}"
+        if number in _OF_READING:
+            return cure_of(number)
         return "must be a JSON file, a directory of *.json files, or - for stdin"
     if isinstance(error, NetnsNotFound):
         kind, colon, value = error.netns.partition(":")
@@ -98,7 +106,10 @@ def _hint(error: VethError, name: str) -> str:
     if isinstance(error, NetnsExists):
         name = error.netns.removeprefix("netns:") or "NAME"
         return _removal(name) if error.unusable else f"use it as it is, or delete it first: vethctl netns del {name}"
-    return next((hint for kind, hint in _HINTS if isinstance(error, kind)), "")
+    if hint := next((hint for kind, hint in _HINTS if isinstance(error, kind)), ""):
+        return hint
+    # The kernel's lack of buffers is over by the time that somebody reads this.
+    return "" if number == errno.ENOBUFS or "raise" in str(error) else cure_of(number)
 
 
 def _removal(name: str) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import os
+import select
 import sys
-from typing import IO
+from typing import IO, Any
 
-__all__ = ["Unread", "abandon", "are_one", "columns_of", "obeys_sequences", "open_missing"]
+__all__ = ["Unread", "abandon", "are_one", "columns_of", "obeys_sequences", "open_missing", "wait_for_readers"]
 
 
 class Unread(BrokenPipeError):
@@ -36,6 +38,31 @@ def open_missing() -> None:
     for number, (name, stream) in enumerate(streams.items()):
         if stream is None:
             setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
+class _Waiting(io.FileIO):
+    """An output that waits until there is room, even if the file is in non-blocking mode."""
+
+    def write(self, data: Any) -> int:
+        """Write some of the data; return how much."""
+        while (written := super().write(data)) is None:  # EAGAIN
+            room = select.poll()
+            room.register(self, select.POLLOUT)
+            room.poll()
+        return written
+
+
+def wait_for_readers() -> None:
+    """Replace stdout and stderr if they are in non-blocking mode: Python would lose what has no room.
+
+    The mode belongs to the open file, which other processes may have as well, so it stays as it is.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper) and not os.get_blocking(number := stream.fileno()):
+            output = io.BufferedWriter(_Waiting(number, "w", closefd=False))
+            errors, by_lines = stream.errors, stream.line_buffering
+            setattr(sys, name, io.TextIOWrapper(output, stream.encoding, errors, line_buffering=by_lines))
 
 
 def are_one(a: IO[str] | None, b: IO[str] | None) -> bool:

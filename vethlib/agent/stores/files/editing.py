@@ -10,14 +10,14 @@ each other's edits.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
 from stat import S_IWGRP, S_IWOTH
 
 from vethlib import _locks, _trusted
-from vethlib._files import Replacement, flush
+from vethlib._files import Replacement, flush, remove_unfinished
 from vethlib._nl.wire import to_system
 from vethlib.agent.config.jsontext import Undecodable
 from vethlib.agent.config.model import Interface
@@ -101,7 +101,7 @@ class DirectoryEditor:
         """Return the values that an agent starting now would read."""
         contents = Contents()
         at = os.path.realpath(self._path)
-        with opened(self._path) as directory:
+        with self._opened() as directory:
             for name in self._names(directory):
                 source = os.path.join(self._path, name)
                 real, file = self._look(name, directory, at)
@@ -114,7 +114,7 @@ class DirectoryEditor:
 
     def stored(self) -> list[Stored]:
         """Return all stored values, valid or not, ordered by place."""
-        with opened(self._path) as directory:
+        with self._opened() as directory:
             files = self._files(directory)
         stored: list[Stored] = []
         for file in files:
@@ -144,14 +144,14 @@ class DirectoryEditor:
             files = self._files(directory)
             spots, problems = _spots(files), _problems(files)
             edits: list[Edit] = []
-            texts = _Texts(self._path)
+            texts = _Texts("deleted")
             for name in dict.fromkeys(names):
                 for spot in spots.get(name, ()):
-                    texts.edit(spot, None)
+                    texts.edit(spot, None, name)
                     edits.append(Edit("delete", name, self._source(spot.file, spot.element)))
                 broken = None if name in spots else self._broken(problems, name)
                 if broken is not None:
-                    texts.replace(broken, "")
+                    texts.replace(broken, "", name)
                     edits.append(Edit("delete", name, self._source(broken)))
             self._write(directory, texts)
         return edits
@@ -163,17 +163,17 @@ class DirectoryEditor:
             spots, problems = _spots(files), _problems(files)
             taken = set(os.listdir(directory))
             edits: list[Edit] = []
-            texts = _Texts(self._path)
+            texts = _Texts("stored")
             for name, text in new.items():
                 spot = self._only_spot(name, spots)
                 if spot is not None:
                     if not means(spot.element.value, text):
-                        texts.edit(spot, text)
+                        texts.edit(spot, text, name)
                         edits.append(Edit("change", name, self._source(spot.file, spot.element)))
                     continue
                 broken = self._broken(problems, name)
                 file = broken or _new_file(name, self._path, taken)
-                texts.replace(file, f"{text.strip()}\n")
+                texts.replace(file, f"{text.strip()}\n", name)
                 edits.append(Edit("change" if broken else "add", name, self._source(file)))
             self._write(directory, texts)
         if made and edits:
@@ -213,10 +213,21 @@ class DirectoryEditor:
         return f"{os.path.join(self._path, file.name)}{number}"
 
     @contextmanager
+    def _opened(self, *, trusted: bool = False) -> Iterator[int]:
+        """Open the directory as :func:`opened` does; whatever cannot be read in it afterwards is a StoreError, too."""
+        try:
+            with opened(self._path, trusted=trusted) as directory:
+                yield directory
+        except OSError as error:
+            if isinstance(error, StoreError):
+                raise
+            raise _refusal(self._path, error, "read") from error
+
+    @contextmanager
     def _locked(self) -> Iterator[int]:
         """Open the directory and lock it against other editors."""
         while True:
-            with opened(self._path, trusted=True) as directory, ExitStack() as locks:
+            with self._opened(trusted=True) as directory, ExitStack() as locks:
                 try:
                     status = os.fstat(directory)
                     locks.enter_context(_exclusive(directory, status))
@@ -280,25 +291,34 @@ class DirectoryEditor:
     def _write(self, directory: int, texts: _Texts) -> None:
         replacements: dict[str, Replacement] = {}  # by the path of the file
         directories: dict[Identity, Descriptor] = {}  # one descriptor for each, however many files are written there
-        at = self._path
+        at, real = self._path, ""
+        done: list[str] = []
         try:
             try:
+                if texts:
+                    remove_unfinished(directory)
                 for file, text in texts.written():
-                    at = file.real
+                    at = real = file.real
                     # A trusted link is followed; a link of another user is itself replaced.
                     place = _trusted.locate(file.name, directory)
                     there = directories.setdefault(identity(place.directory.fileno()), place.directory)
                     replacements[at] = Replacement(place.name, directory=there.fileno())
                     replacements[at].write(text.encode(), keep=True)
                 for at in replacements:
+                    real = at
                     replacements[at].flush()
                 for at in replacements:
+                    real = at
                     replacements[at].replace()
-                for name in texts.removed():
-                    at = os.path.join(self._path, name)
-                    os.unlink(name, dir_fd=directory)
+                    done.append(at)
+                for file in texts.removed():
+                    real = file.real
+                    for name in file.names:
+                        at = os.path.join(self._path, name)
+                        os.unlink(name, dir_fd=directory)
+                    done.append(real)
                 if texts:
-                    at = self._path
+                    at, real = self._path, ""
                     flush(directory)
             finally:
                 for replacement in replacements.values():
@@ -306,28 +326,31 @@ class DirectoryEditor:
                 for there in directories.values():
                     there.close()
         except OSError as error:
-            raise _refusal(at, error) from error
+            raise texts.cut_short(_refusal(at, error), real, done) from error
 
 
 class _Texts:
     """The new texts of some files; "" for a file to remove."""
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, done: str) -> None:
+        self._done = done  # the word for what was done: "stored" or "deleted"
         self._files: dict[str, _File] = {}
         self._whole: dict[str, str] = {}
         self._edits: dict[str, dict[int, str | None]] = {}
+        self._interfaces: dict[str, list[str]] = {}  # by the path of the file without links
 
     def __bool__(self) -> bool:
         return bool(self._files)
 
-    def edit(self, spot: _Spot, text: str | None) -> None:
+    def edit(self, spot: _Spot, text: str | None, interface: str) -> None:
         """Replace the text of an element, or remove it (None)."""
+        self._interfaces.setdefault(spot.file.real, []).append(interface)
         self._files[spot.file.name] = spot.file
         self._edits.setdefault(spot.file.name, {})[spot.place] = text
 
-    def replace(self, file: _File, text: str) -> None:
+    def replace(self, file: _File, text: str, interface: str) -> None:
         """Replace the text of a whole file, or remove it ("")."""
+        self._interfaces.setdefault(file.real, []).append(interface)
         self._files[file.name] = file
         self._whole[file.name] = text
 
@@ -337,11 +360,21 @@ class _Texts:
             if text := self._text(name):
                 yield file, text
 
-    def removed(self) -> Iterator[str]:
-        """Yield all names of the files to remove; the target of a link stays if it has no name of its own there."""
+    def removed(self) -> Iterator[_File]:
+        """Yield each file to remove, with all its names; the target of a link stays if it has no name of its own."""
         for name, file in self._files.items():
             if not self._text(name):
-                yield from file.names
+                yield file
+
+    def cut_short(self, error: StoreError, real: str, done: Iterable[str]) -> StoreError:
+        """Complete an error at the file with the path `real` ("": at none), before which these files were done."""
+        left = {name for file in self._interfaces.keys() - set(done) for name in self._interfaces[file]}
+        every = {name for names in self._interfaces.values() for name in names}
+        error.names = tuple(self._interfaces.get(real, ()))
+        error.done, error.left = len(every) - len(left), len(left)
+        if error.done or len(every) > len(error.names):
+            error.args = (f"{error}; {error.done} of {len(every)} were {self._done} before the error",)
+        return error
 
     def _text(self, name: str) -> str:
         if name in self._whole:

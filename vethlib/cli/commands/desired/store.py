@@ -62,7 +62,11 @@ def put(args: Namespace, output: Output) -> int:
                 return INVALID
             _check_key(name, interfaces, args)
             edits, count = editor.put(*interfaces.values()), len(interfaces)
-            values = editor.values()
+            try:
+                values = editor.values()
+            except StoreError as error:  # it is stored all the same
+                output.warning(f"the interfaces were not compared with the others in the store: {error}")
+                values = {}
             stored, invalid = _valid(values), _invalid(values)
             doubts = {one: doubt for one, doubt in configuration.doubts(stored, invalid).items() if one in interfaces}
             warnings = [one for one in warnings_of(stored) if not interfaces.keys().isdisjoint(one.interfaces)]
