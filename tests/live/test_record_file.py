@@ -408,3 +408,12 @@ def test_an_older_version_takes_the_file_for_a_record(session: Session, tmp_path
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     assert json.loads(first) == ["vethlib-pairs", 1, LABEL, boot, [*records.home, session.cookie("")]]
     assert {json.loads(fact)[0] for fact in facts} == {"record", "pair"}
+
+
+def test_what_a_killed_process_left_beside_it_is_removed_when_it_is_rewritten(tmp_path: Path) -> None:
+    left = tmp_path / f".vethlib-{'0f' * 8}"
+    left.write_text("half")
+    os.utime(left, (1, 1))
+    with Session() as session, RecordFile(session, LABEL, str(tmp_path)) as records:
+        add(records, 1)
+    assert not left.exists()
