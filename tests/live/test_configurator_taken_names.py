@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.live.applying import interface
@@ -136,6 +138,34 @@ def test_interfaces_that_are_not_enabled_are_rarely_looked_at(
     assert due < 1
     put(configurator, *pair("a", "b"))
     until(configurator, lambda: configurator.due() is None)
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"host_if_name": "br"}, "FAILED: link-foreign(br)"),
+        ({"altnames": ["br"]}, "FAILED: link-foreign(br)"),
+        ({"master": "br9"}, "PENDING: master-not-found(br9)"),
+    ],
+)
+def test_a_link_that_stays_while_its_interface_waits_is_in_the_status(
+    configurator: Configurator, fields: dict[str, Any], reason: str
+) -> None:
+    ip("link", "add", "name", "br", "type", "bridge")
+    put(configurator, *pair("a", "b"))
+    settle(configurator)
+    put(configurator, interface("a", "b", **fields))
+    settle(configurator)
+    assert state_of(configurator, "a") == reason
+    (status,) = configurator.status("a")
+    assert status.as_dict()["ifindex"] == configurator.indexes.index("a") == seen("a")["ifindex"]
+    assert status.host_name == "a"
+    unmanaged = {one.name for one in configurator.lookup_interfaces() if one.state is State.UNMANAGED}
+    assert unmanaged == {"lo", "br"}
+    ip("link", "del", "dev", "a")
+    settle(configurator)
+    (status,) = configurator.status("a")
+    assert (state_of(configurator, "a"), status.link) == (reason, None)
 
 
 # --- alternative names of interfaces

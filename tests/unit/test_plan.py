@@ -12,6 +12,7 @@ from tests.refusing import raises
 from tests.unit.host_model import Host
 from tests.unit.planning import (
     LABEL,
+    NS1,
     NS2,
     VETH1,
     VETH2,
@@ -227,6 +228,21 @@ def test_a_link_that_somebody_deleted_is_created_again(host: Host) -> None:
 
 
 # The plan for others to read
+
+
+@pytest.mark.parametrize(
+    ("veth1", "veth2", "why"),
+    [
+        (NS1, NS1, "the other end of 'veth1' in netns:ns1 is not 'veth2' in netns:ns1"),
+        (NS2, NS2, "veth1 is configured as 'veth1' in netns:ns2"),
+    ],
+)
+def test_a_pair_that_is_elsewhere_is_replaced_for_a_reason_that_names_the_place(
+    host: Host, veth1: Namespace, veth2: Namespace, why: str
+) -> None:
+    applied(host, VETH1, VETH2)
+    made = planned(host, replace(VETH1, namespace=veth1), replace(VETH2, namespace=veth2))
+    assert [one.why for one in deleted(made)] == [f"replaced: {why}"]
 
 
 def test_operations_come_in_the_order_that_frees_names_first(host: Host) -> None:

@@ -43,7 +43,7 @@ def test_a_master_may_be_given_by_an_alternative_name(host: Host) -> None:
 def test_an_existing_pair_stays_while_a_master_is_away(host: Host) -> None:
     applied(host, VETH1, VETH2)
     made = planned(host, ATTACHED, VETH2)
-    assert (made.operations, judged(made)) == ((), WAITING)
+    assert (made.operations, judged(made), made.standing.keys()) == ((), WAITING, WAITING.keys())
     lone = plan({"veth1": ATTACHED}, host.observe(), label=LABEL, prune=False)
     assert lone.operations == ()
     assert judged(lone)["veth1"].endswith("master-not-found(br0)")

@@ -278,10 +278,11 @@ Operation: TypeAlias = AddNetns | DeletePair | ChangeLink | RemoveSurplus | Crea
 class Plan:
     """The operations to execute, and the state of each interface after that.
 
-    `found` are the links that stay, by the name of their interface, as they were before any operation. `doubtful` are
-    the interfaces whose pair may exist, but for which the source of a namespace reference does not answer; it is left
-    unchanged. `unusable` are those of `found` with addresses that cannot be used: tentative ones (PENDING) or
-    duplicates (RETRYING). Their outcome is not known beforehand, so `verdicts` do not take them into account.
+    `found` are the links that stay, by the name of their interface, as they were before any operation; `standing` are
+    those of interfaces that are FAILED or PENDING, which stay unchanged. `doubtful` are the interfaces whose pair may
+    exist, but for which the source of a namespace reference does not answer; it is left unchanged. `unusable` are those
+    of `found` with addresses that cannot be used: tentative ones (PENDING) or duplicates (RETRYING). Their outcome is
+    not known beforehand, so `verdicts` do not take them into account.
     """
 
     operations: tuple[Operation, ...]
@@ -289,6 +290,7 @@ class Plan:
     found: Mapping[str, SeenLink] = field(default_factory=dict)
     doubtful: frozenset[str] = frozenset()
     unusable: Mapping[str, Verdict] = field(default_factory=dict)
+    standing: Mapping[str, SeenLink] = field(default_factory=dict)
 
     def configures(self, interface: str) -> bool:
         """Return whether an interface is as configured after the operations."""

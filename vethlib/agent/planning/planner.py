@@ -355,8 +355,14 @@ class _Planner:
         """Delete what is in the way of a new end; `reason` is why its pair is rebuilt, "" if there is none."""
         why = f"rebuilt: {reason}" if reason else ""
         for seen in self.owned.built_for(end.name):
-            self._delete(seen, why or f"replaced: {end} is claimed by {end.name}")
+            self._delete(seen, why or f"replaced: {self._misfit(end, seen)}")
         self._free(end, end.names, why)
+
+    def _misfit(self, end: DesiredEnd, seen: SeenLink) -> str:
+        """Return why a link that was built for `end` cannot be kept."""
+        if seen.place != end.place:
+            return f"{end.name} is configured as {end}"
+        return f"the other end of {end} is not {self.desired[end.peer_name]}"
 
     def _free(self, end: DesiredEnd, names: Iterable[str], why: str = "") -> None:
         """Take these names from the owned links that have them; pairs are deleted for the reason `why`, if given."""
@@ -504,4 +510,12 @@ class _Planner:
             self.found,
             frozenset(self.doubtful),
             self.unusable,
+            {end.name: seen for end in self.desired.values() if (seen := self._standing(end)) is not None},
         )
+
+    def _standing(self, end: DesiredEnd) -> SeenLink | None:
+        """Return the link of an interface that is not as configured, but whose pair stays."""
+        if end.name in self.found:
+            return None
+        ends = self.owned.built_for(end.name)
+        return next((seen for seen in ends if seen.id not in self.deletes and end.place in (None, seen.place)), None)

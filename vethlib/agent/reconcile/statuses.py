@@ -158,13 +158,14 @@ class Statuses:
             link, peer_index = seen.link, None if seen.peer is None else seen.peer[1]
         elif unseen and before is not None:
             link, peer_index = before.link, before.peer_index
+        kernel_name = "" if interface is None else interface.kernel_name
         status = Status(
             name,
             verdict.state,
             reason,
             before.since if before is not None and same else time.time(),
             netns="" if interface is None else interface.namespace.ref,
-            host_name="" if interface is None else interface.kernel_name,
+            host_name=kernel_name if link is None else link.name,  # it may not have been renamed yet
             peer="" if interface is None else interface.peer_if_name,
             link=link,
             peer_index=peer_index,

@@ -90,7 +90,7 @@ class PassResult:
             verdict = Verdict.because(State.PENDING, detecting)
         return InterfaceResult(
             verdict,
-            self.plan.found.get(name),
+            self.plan.found.get(name) or self.plan.standing.get(name),
             error,
             held is not None,
             duplicate if stands else None,
@@ -126,7 +126,8 @@ class PassResult:
             mine.update(_among(names, theirs))
         verdicts = {**self.plan.verdicts, **_among(names, judged.plan.verdicts)}
         found = {**self.plan.found, **_among(names, judged.plan.found)}
-        self.plan = replace(self.plan, verdicts=verdicts, found=found)
+        standing = {**self.plan.standing, **_among(names, judged.plan.standing)}
+        self.plan = replace(self.plan, verdicts=verdicts, found=found, standing=standing)
 
     def is_undisturbed(self) -> bool:
         """Return whether a later observation would judge every interface the same, unless something happens."""
