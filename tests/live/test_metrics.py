@@ -160,6 +160,7 @@ def test_the_counters_of_a_link_that_has_taken_the_name_are_not_those_of_the_int
         (["--metrics", "9750"], "--metrics '9750': must be HOST:PORT, such as 127.0.0.1:9750", "--metrics"),
         (["--metrics", "x:70000"], "--metrics 'x:70000': must be HOST:PORT", "--metrics"),
         (["--metrics", "127.0.0.1:9750"], "cannot serve metrics at 127.0.0.1:9750: Address already in use", ""),
+        (["--metrics", "x.invalid:9750"], "cannot serve metrics at x.invalid:9750: ", ""),
         (["--metrics-links"], "--metrics-links needs --metrics", "--metrics-links"),
     ],
 )
@@ -179,6 +180,7 @@ def test_an_address_that_cannot_be_served_is_said_at_once(
         said = vethctl("agent", *where, *argv, "--json", "--once")
     assert said.code in (1, 2)
     assert said.err.splitlines()[-1].startswith('{"error": "' + message)
+    assert "Unknown error" not in said.err
     assert json.loads(said.err.splitlines()[-1])["field"] == field
 
 

@@ -71,6 +71,9 @@ def test_a_time_that_never_ends_or_is_none_is_refused(text: str) -> None:
         seconds(text)
 
 
+LABEL = "must be 1 to 63 of the characters A-Z a-z 0-9 . _ -; correct it, or unset it and give --label"
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [
@@ -79,6 +82,8 @@ def test_a_time_that_never_ends_or_is_none_is_refused(text: str) -> None:
         ("VETHLIB_LOOPBACK", "x", "VETHLIB_LOOPBACK 'x': must be up or down"),
         ("VETHLIB_COLOR", "red", "VETHLIB_COLOR 'red': must be auto, always or never"),
         ("VETHLIB_JSON", "please", "VETHLIB_JSON 'please': must be 1 or 0"),
+        ("VETHLIB_LABEL", "x y", f"VETHLIB_LABEL 'x y': {LABEL}"),
+        ("MICROSERVICE_LABEL", "x y", f"MICROSERVICE_LABEL 'x y': {LABEL}"),
     ],
 )
 def test_a_bad_environment_variable_is_named(

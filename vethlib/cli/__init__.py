@@ -10,11 +10,11 @@ import os
 import signal
 import sys
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Final
 
-from vethlib.errors import VethError
+from vethlib.errors import InvalidValue, VethError
 
 from .arguments import json_is_requested, parse
 from .arguments.parser import UsageError
@@ -74,8 +74,10 @@ def _has_proc(output: Output) -> bool:
 
 def _run(argv: list[str]) -> int:
     output = Output(as_json=json_is_requested(argv))
+    variables: dict[str, str] = {}
     try:
         args = parse(argv)
+        variables = args.variables
         output = Output(as_json=args.json, color=args.color)
         module = import_module(f".commands.{args.module}", __name__)
         command: Callable[[Namespace, Output], int] = getattr(module, args.command)
@@ -86,6 +88,14 @@ def _run(argv: list[str]) -> int:
     except SystemExit:
         code = DONE  # argparse has printed the help
     except VethError as error:
-        code = report(output, error)
+        code = report(output, _named(error, variables))
     output.flush()
     return code
+
+
+def _named(error: VethError, variables: Mapping[str, str]) -> VethError:
+    """Return an error about the value of a flag, which names the variable that has this value instead, if any."""
+    if type(error) is InvalidValue and error.field in variables:
+        hint = f"{error.hint}; correct it, or unset it and give {error.field}"
+        return InvalidValue(variables[error.field], error.value, hint)
+    return error

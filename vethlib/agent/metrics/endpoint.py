@@ -247,7 +247,7 @@ def _listening(address: Address, *, again: bool = False) -> socket.socket | None
     try:
         both = not address.host and socket.has_dualstack_ipv6()  # a host may have IPv6 switched off
         family = socket.AF_INET6 if ":" in address.host or both else socket.AF_INET
-        place = _with_scope(address) if "%" in address.host else tuple(address)
+        place = _resolved(address, family) if address.host else tuple(address)
         made = socket.create_server(place, family=family, dualstack_ipv6=both, backlog=_BACKLOG)
     except OSError as error:
         if again:
@@ -262,7 +262,9 @@ def _listening(address: Address, *, again: bool = False) -> socket.socket | None
     return made
 
 
-def _with_scope(address: Address) -> tuple[Any, ...]:
-    """Return the address for bind() of a link-local address, whose zone bind() does not read. Raises gaierror."""
-    found = socket.getaddrinfo(address.host, address.port, socket.AF_INET6, socket.SOCK_STREAM)
-    return found[0][4]
+def _resolved(address: Address, family: socket.AddressFamily) -> tuple[Any, ...]:
+    """Return the address for bind(), which does not read the zone of a link-local address. Raises gaierror.
+
+    If bind() itself resolved the name, create_server() would turn the gaierror into an OSError without its reason.
+    """
+    return socket.getaddrinfo(address.host, address.port, family, socket.SOCK_STREAM)[0][4]

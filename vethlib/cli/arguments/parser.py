@@ -144,11 +144,13 @@ class Parser(argparse.ArgumentParser):
     def read(self, argv: list[str]) -> argparse.Namespace:
         """Parse `argv`, with flags and positional arguments in any order; all after "--" are positional.
 
-        `given` of the result has the names (`dest`) of the flags in `argv`, as opposed to those from the environment.
+        `given` of the result has the names (`dest`) of the flags in `argv`, as opposed to those from the environment;
+        `variables` has the variable of each flag that has its value from there.
         """
         words, names = at_separator(argv)
         args, rest = self.parse_known_intermixed_args([*words, *names])
         args.given = self._given(words)
+        args.variables = self._used_variables(args.given)
         self._refuse_invalid(args.given)
         for dest in args.given & self._inherited.keys():
             del getattr(args, dest)[: len(self._inherited[dest])]  # argparse appends to a copy of the default
@@ -166,6 +168,14 @@ class Parser(argparse.ArgumentParser):
     def _given(self, words: list[str]) -> set[str]:
         actions = self._option_string_actions
         return {actions[flag].dest for word in words if (flag := word.partition("=")[0]) in actions}
+
+    def _used_variables(self, given: set[str]) -> dict[str, str]:
+        actions = self._option_string_actions
+        return {
+            flag: name
+            for name, flag in self.variables.items()
+            if os.environ.get(name) and actions[flag].dest not in given
+        }
 
     def _refuse_invalid(self, given: set[str]) -> None:
         """Refuse an invalid variable, unless its flag is given."""
