@@ -98,3 +98,20 @@ def test_a_leftover_file_is_taken_whatever_happened_to_the_clock(session: Sessio
     os.utime(FILE, (time.time() - age,) * 2)
     applied(session, interface("a", "b", "ns1"), interface("b", "a"))
     assert names("ns1") == {"a"}
+
+
+def test_the_file_of_a_namespace_in_another_mount_namespace_is_no_leftover(session: Session) -> None:
+    interfaces = [interface("a", "b", "ns1"), interface("b", "a")]
+    command = "ip netns add ns1 && ip netns exec ns1 echo ready && exec sleep 60"
+    with subprocess.Popen(["unshare", "--mount", "sh", "-c", command], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        os.utime(FILE, (1, 1))
+        errors = execute(session, planned(session, *interfaces)).errors
+        there = ["nsenter", "--mount", f"--target={other.pid}", "ip", "-n", "ns1", "link"]
+        still_there = subprocess.run(there, check=False, capture_output=True).returncode == 0
+        other.kill()
+    assert str(errors[0][1]).startswith(f"{FILE} is a namespace only in the mount namespace of process {other.pid}: ")
+    assert still_there
+    applied(session, *interfaces)
+    assert names("ns1") == {"a"}

@@ -15,11 +15,13 @@ from .named import names
 from .opening import NETNS_DIR, identity_at, shown_identity
 from .reference import parse
 
-__all__ = ["everywhere", "find"]
+__all__ = ["everywhere", "find", "mounted_elsewhere"]
 
 # The root of a mount of nsfs is the namespace itself, as in "net:[4026531840]" (ns_dname, fs/nsfs.c).
 # Of its path, only blanks, tabs, line feeds and backslashes are escaped.
 _NSFS_MOUNT = re.compile(rb"[^ ]+ [^ ]+ [^ ]+ net:\[(\d+)\] ([^ ]+) ")
+# The id of a mount and of its parent, its device (major, minor), root and mount point (proc_pid_mountinfo(5))
+_MOUNT = re.compile(rb"(\d+) (\d+) (\d+):(\d+) ([^ ]+) ([^ ]+) ")
 _ESCAPED = re.compile(rb"\\([0-7]{3})")
 
 
@@ -81,10 +83,40 @@ def _mounts(inodes: set[int]) -> Iterator[str]:
             for line in file:
                 mount = _NSFS_MOUNT.match(line)
                 if mount is not None and int(mount[1]) in inodes:
-                    path = _ESCAPED.sub(lambda code: bytes([int(code[1], 8)]), mount[2])
-                    yield os.fsdecode(path)
+                    yield os.fsdecode(_unescaped(mount[2]))
     except OSError:
         return
+
+
+def mounted_elsewhere(path: str) -> int:
+    """Return a process for which a network namespace is mounted on the file `path`, or 0 if there is none.
+
+    The process has another mount namespace, so that the file looks unused here, and removing it unmounts the namespace
+    there (detach_mounts, fs/namespace.c). Processes that this one is not allowed to inspect are skipped.
+    """
+    directory, _, name = path.rpartition("/")
+    here = os.stat("/proc/thread-self/ns/mnt")
+    seen = {(here.st_dev, here.st_ino)}
+    device = os.stat(directory).st_dev
+    for entry in os.listdir("/proc"):
+        if entry.isdecimal() and _is_new(shown_identity(f"/proc/{entry}/ns/mnt"), seen):
+            try:
+                with open(f"/proc/{entry}/mountinfo", "rb") as file:
+                    mounts = [mount for line in file if (mount := _MOUNT.match(line))]
+            except OSError:
+                continue  # it has ended
+            devices = {mount[1]: os.makedev(int(mount[3]), int(mount[4])) for mount in mounts}
+            of_netns = (mount for mount in mounts if mount[5].startswith(b"net:["))
+            if any(
+                devices.get(mount[2]) == device and _unescaped(mount[6]).endswith(b"/netns/" + os.fsencode(name))
+                for mount in of_netns
+            ):
+                return int(entry)
+    return 0
+
+
+def _unescaped(path: bytes) -> bytes:
+    return _ESCAPED.sub(lambda code: bytes([int(code[1], 8)]), path)
 
 
 def _is_new(identity: tuple[int, int] | None, seen: set[tuple[int, int]]) -> bool:

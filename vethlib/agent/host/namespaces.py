@@ -16,6 +16,7 @@ from vethlib.agent.planning.operations import AddNetns, CreatePair, RemoveNetns
 from vethlib.errors import NetnsExists, NetnsNotFound, VethError
 from vethlib.ns import Netns
 from vethlib.ns.opening import entry_at, is_leftover
+from vethlib.ns.search import mounted_elsewhere
 from vethlib.session import Session
 
 from .executed import Execution
@@ -63,6 +64,7 @@ def _remove_leftover(operation: AddNetns) -> None:
     """Remove the file of a namespace whose creator was killed before it mounted the namespace on it.
 
     While it exists, no program can create a namespace with that name. A file that is a mount point cannot be unlinked.
+    Raises NetnsNotFound if it is one in another mount namespace, where unlinking it would unmount it.
     """
     path = ns.parse(operation.ref).path
     try:
@@ -70,6 +72,10 @@ def _remove_leftover(operation: AddNetns) -> None:
             before = os.lstat(path)
             # A file from the future is old as well: the clock has been set back since.
             if not before.st_size and abs(time.time() - before.st_mtime) > _CREATION:
+                if pid := mounted_elsewhere(path):
+                    why = "start both in the same mount namespace, with nsenter --net instead of ip netns exec"
+                    message = f"{path} is a namespace only in the mount namespace of process {pid}: {why}"
+                    raise NetnsNotFound(message, netns=operation.ref, taken=True)
                 time.sleep(_REMOVAL)  # a program that has just unmounted it removes the file (see creatable.py)
                 if is_leftover(now := entry_at(path)) and now.ino == before.st_ino:
                     os.unlink(path)
