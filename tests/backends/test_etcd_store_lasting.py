@@ -58,6 +58,18 @@ def test_what_somebody_deletes_is_said_again(etcd: Etcd, follow: Follow) -> None
     assert poll(lambda: bool(etcd.values(ALIVE)))
 
 
+def test_what_somebody_writes_over_is_said_again_also_where_as_many_are_there_as_before(
+    etcd: Etcd, follow: Follow
+) -> None:
+    """As when the keys of a backup are written back."""
+    begun(etcd, follow)
+    etcd.put(STATUSES + "v1", json.dumps({"name": "v1", "reason": "of the backup"}))
+    comes_to_say(etcd, {"v0": "", "v1": "waits"}, 10.0)
+    etcd.delete(STATUSES + "v0")
+    etcd.put(STATUSES + "stranger", json.dumps({"name": "stranger", "reason": ""}))
+    comes_to_say(etcd, {"v0": "", "v1": "waits"}, 10.0)
+
+
 def test_what_somebody_adds_goes(etcd: Etcd, follow: Follow) -> None:
     begun(etcd, follow)
     etcd.put(STATUSES + "stranger", json.dumps({"name": "stranger", "reason": ""}))

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -25,9 +26,11 @@ from tests.backends.statuses import status
 from tests.programs import attended, freeze
 from tests.stores import nothing
 from tests.witness import poll
+from vethlib.agent.stores.etcd.published import read_labels
 from vethlib.agent.stores.etcd.store import EtcdStore
 from vethlib.agent.stores.keys import liveness_key, presence_key, status_key
 from vethlib.agent.stores.protocol import Outage
+from vethlib.agent.stores.published import Published
 
 ROOT = Path(__file__).parents[2]
 ALIVE = liveness_key(LABEL)
@@ -238,6 +241,7 @@ def test_4000_statuses_are_written_soon_and_in_few_transactions(etcd: Etcd, foll
 _AGENT = """
 import sys, time
 from tests.backends.statuses import status
+from vethlib.agent.stores.etcd.published import read_labels
 from vethlib.agent.stores.etcd.store import EtcdStore
 store = EtcdStore(sys.argv[1], sys.argv[2])
 store.publish({"v0": status("v0")})
@@ -274,3 +278,22 @@ def test_a_process_that_hangs_is_taken_for_dead_and_says_all_again_when_it_goes_
     process.send_signal(signal.SIGCONT)
     comes_to_say(etcd, {"v0": ""}, 5.0)
     assert poll(lambda: ALIVE.encode() in etcd.values("/"))
+
+
+def test_of_long_keys_of_one_label_no_more_than_names_is_kept_while_all_labels_are_read(etcd: Etcd) -> None:
+    etcd.put(ALIVE, '{"pid":7,"host":"h"}')
+    long = "x" * 500_000
+    for prefix in (key(""), STATUSES):
+        etcd.fill({f"{prefix.replace(LABEL, 'other')}{number}{long}": "1" for number in range(8)}, at_once=1)
+    tracemalloc.start()
+    try:
+        told = read_labels(etcd.url)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 6_000_000
+    own, other = told[LABEL], told["other"]
+    assert isinstance(own, Published)
+    assert own.agent is not None
+    assert isinstance(other, Published)
+    assert len(other.untold) == 8

@@ -254,11 +254,15 @@ class Connection(Closing):
         answer = self._call("KV/Range", pb.RangeRequest(key=key), pb.RangeResponse)
         return answer.kvs[0] if answer.kvs else None
 
-    def write(self, operations: Sequence[pb.RequestOp], compare: Sequence[pb.Compare] = ()) -> pb.TxnResponse:
-        """Execute up to :data:`OPS` operations in one transaction, or none of them if a comparison fails."""
-        answer: pb.TxnResponse = self._call(
-            "KV/Txn", pb.TxnRequest(compare=compare, success=operations), pb.TxnResponse
-        )
+    def write(
+        self,
+        operations: Sequence[pb.RequestOp],
+        compare: Sequence[pb.Compare] = (),
+        otherwise: Sequence[pb.RequestOp] = (),
+    ) -> pb.TxnResponse:
+        """Execute up to :data:`OPS` operations in one transaction, or those of `otherwise` if a comparison fails."""
+        request = pb.TxnRequest(compare=compare, success=operations, failure=otherwise)
+        answer: pb.TxnResponse = self._call("KV/Txn", request, pb.TxnResponse)
         return answer
 
     def grant(self, seconds: int) -> int:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$vethlib/agent/stores/etcd/etcd.proto\x12\x0fvethlib.etcd.v3\"\\\n\x0eResponseHeader\x12\x12\n\ncluster_id\x18\x01 \x01(\x04\x12\x11\n\tmember_id\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x11\n\traft_term\x18\x04 \x01(\x04\"u\n\x08KeyValue\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x17\n\x0f\x63reate_revision\x18\x02 \x01(\x03\x12\x14\n\x0cmod_revision\x18\x03 \x01(\x03\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12\r\n\x05value\x18\x05 \x01(\x0c\x12\r\n\x05lease\x18\x06 \x01(\x03\"v\n\x05\x45vent\x12)\n\x04type\x18\x01 \x01(\x0e\x32\x1b.vethlib.etcd.v3.Event.Type\x12%\n\x02kv\x18\x02 \x01(\x0b\x32\x19.vethlib.etcd.v3.KeyValue\"\x1b\n\x04Type\x12\x07\n\x03PUT\x10\x00\x12\n\n\x06\x44\x45LETE\x10\x01\"\x8c\x01\n\x0cRangeRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x11\n\trange_end\x18\x02 \x01(\x0c\x12\r\n\x05limit\x18\x03 \x01(\x03\x12\x10\n\x08revision\x18\x04 \x01(\x03\x12\x14\n\x0cserializable\x18\x07 \x01(\x08\x12\x11\n\tkeys_only\x18\x08 \x01(\x08\x12\x12\n\ncount_only\x18\t \x01(\x08\"\x85\x01\n\rRangeResponse\x12/\n\x06header\x18\x01 \x01(\x0b\x32\x1f.vethlib.etcd.v3.ResponseHeader\x12&\n\x03kvs\x18\x02 \x03(\x0b\x32\x19.vethlib.etcd.v3.KeyValue\x12\x0c\n\x04more\x18\x03 \x01(\x08\x12\r\n\x05\x63ount\x18\x04 \x01(\x03\"7\n\nPutRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\r\n\x05value\x18\x02 \x01(\x0c\x12\r\n\x05lease\x18\x03 \x01(\x03\">\n\x0bPutResponse\x12/\n\x06header\x18\x01 \x01(\x0b\x32\x1f.vethlib.etcd.v3.ResponseHeader\"4\n\x12\x44\x65leteRangeRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x11\n\trange_end\x18\x02 \x01(\x0c\"W\n\x13\x44\x65leteRangeResponse\x12/\n\x06header\x18\x01 \x01(\x0b\x32\x1f.vethlib.etcd.v3.ResponseHeader\x12\x0f\n\x07\x64\x65leted\x18\x02 \x01(\x03\"\xc7\x01\n\tRequestOp\x12\x36\n\rrequest_range\x18\x01 \x01(\x0b\x32\x1d.vethlib.etcd.v3.RangeRequestH\x00\x12\x32\n\x0brequest_put\x18\x02 \x01(\x0b\x32\x1b.vethlib.etcd.v3.PutRequestH\x00\x12\x43\n\x14request_delete_range\x18\x03 \x01(\x0b\x32#.vethlib.etcd.v3.DeleteRangeRequestH\x00\x42\t\n\x07request\"\xcf\x01\n\nResponseOp\x12\x38\n\x0eresponse_range\x18\x01 \x01(\x0b\x32\x1e.vethlib.etcd.v3.RangeResponseH\x00\x12\x34\n\x0cresponse_put\x18\x02 \x01(\x0b\x32\x1c.vethlib.etcd.v3.PutResponseH\x00\x12\x45\n\x15response_delete_range\x18\x03 \x01(\x0b\x32$.vethlib.etcd.v3.DeleteRangeResponseH\x00\x42\n\n\x08response\"\xf5\x01\n\x07\x43ompare\x12/\n\x06result\x18\x01 \x01(\x0e\x32\x1f.vethlib.etcd.v3.Compare.Result\x12/\n\x06target\x18\x02 \x01(\x0e\x32\x1f.vethlib.etcd.v3.Compare.Target\x12\x0b\n\x03key\x18\x03 \x01(\x0c\x12\x14\n\x0cmod_revision\x18\x06 \x01(\x03\"9\n\x06Result\x12\t\n\x05\x45QUAL\x10\x00\x12\x0b\n\x07GREATER\x10\x01\x12\x08\n\x04LESS\x10\x02\x12\r\n\tNOT_EQUAL\x10\x03\"*\n\x06Target\x12\x0b\n\x07VERSION\x10\x00\x12\n\n\x06\x43REATE\x10\x01\x12\x07\n\x03MOD\x10\x02\"\x91\x01\n\nTxnRequest\x12)\n\x07\x63ompare\x18\x01 \x03(\x0b\x32\x18.vethlib.etcd.v3.Compare\x12+\n\x07success\x18\x02 \x03(\x0b\x32\x1a.vethlib.etcd.v3.RequestOp\x12+\n\x07\x66\x61ilure\x18\x03 \x03(\x0b\x32\x1a.vethlib.etcd.v3.RequestOp\"\x81\x01\n\x0bTxnResponse\x12/\n\x06header\x18\x01 \x01(\x0b\x32\x1f.vethlib.etcd.v3.ResponseHeader\x12\x11\n\tsucceeded\x18\x02 \x01(\x08\x12.\n\tresponses\x18\x03 \x03(\x0b\x32\x1b.vethlib.etcd.v3.ResponseOp\"X\n\x0cWatchRequest\x12=\n\x0e\x63reate_request\x18\x01 \x01(\x0b\x32#.vethlib.etcd.v3.WatchCreateRequestH\x00\x42\t\n\x07request\"^\n\x12WatchCreateRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x11\n\trange_end\x18\x02 \x01(\x0c\x12\x16\n\x0estart_revision\x18\x03 \x01(\x03\x12\x10\n\x08\x66ragment\x18\x08 \x01(\x08\"\xe0\x01\n\rWatchResponse\x12/\n\x06header\x18\x01 \x01(\x0b\x32\x1f.vethlib.etcd.v3.ResponseHeader\x12\x10\n\x08watch_id\x18\x02 \x01(\x03\x12\x0f\n\x07\x63reated\x18\x03 \x01(\x08\x12\x10\n\x08\x63\x61nceled\x18\x04 \x01(\x08\x12\x18\n\x10\x63ompact_revision\x18\x05 \x01(\x03\x12\x15\n\rcancel_reason\x18\x06 \x01(\t\x12\x10\n\x08\x66ragment\x18\x07 \x01(\x08\x12&\n\x06\x65vents\x18\x0b \x03(\x0b\x32\x16.vethlib.etcd.v3.Event\" \n\x11LeaseGrantRequest\x12\x0b\n\x03TTL\x18\x01 \x01(\x03\"m\n\x12LeaseGrantResponse\x12/\n\x06header\x18\x01 \x01(\x0b\x32\x1f.vethlib.etcd.v3.ResponseHeader\x12\n\n\x02ID\x18\x02 \x01(\x03\x12\x0b\n\x03TTL\x18\x03 \x01(\x03\x12\r\n\x05\x65rror\x18\x04 \x01(\t\" \n\x12LeaseRevokeRequest\x12\n\n\x02ID\x18\x01 \x01(\x03\"F\n\x13LeaseRevokeResponse\x12/\n\x06header\x18\x01 \x01(\x0b\x32\x1f.vethlib.etcd.v3.ResponseHeader\"#\n\x15LeaseKeepAliveRequest\x12\n\n\x02ID\x18\x01 \x01(\x03\"b\n\x16LeaseKeepAliveResponse\x12/\n\x06header\x18\x01 \x01(\x0b\x32\x1f.vethlib.etcd.v3.ResponseHeader\x12\n\n\x02ID\x18\x02 \x01(\x03\x12\x0b\n\x03TTL\x18\x03 \x01(\x03\"5\n\x13\x41uthenticateRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\"V\n\x14\x41uthenticateResponse\x12/\n\x06header\x18\x01 \x01(\x0b\x32\x1f.vethlib.etcd.v3.ResponseHeader\x12\r\n\x05token\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$vethlib/agent/stores/etcd/etcd.proto\x12\x0fvethlib.etcd.v3\"\\\n\x0eResponseHeader\x12\x12\n\ncluster_id\x18\x01 \x01(\x04\x12\x11\n\tmember_id\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x11\n\traft_term\x18\x04 \x01(\x04\"u\n\x08KeyValue\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x17\n\x0f\x63reate_revision\x18\x02 \x01(\x03\x12\x14\n\x0cmod_revision\x18\x03 \x01(\x03\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12\r\n\x05value\x18\x05 \x01(\x0c\x12\r\n\x05lease\x18\x06 \x01(\x03\"v\n\x05\x45vent\x12)\n\x04type\x18\x01 \x01(\x0e\x32\x1b.vethlib.etcd.v3.Event.Type\x12%\n\x02kv\x18\x02 \x01(\x0b\x32\x19.vethlib.etcd.v3.KeyValue\"\x1b\n\x04Type\x12\x07\n\x03PUT\x10\x00\x12\n\n\x06\x44\x45LETE\x10\x01\"\x8c\x01\n\x0cRangeRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x11\n\trange_end\x18\x02 \x01(\x0c\x12\r\n\x05limit\x18\x03 \x01(\x03\x12\x10\n\x08revision\x18\x04 \x01(\x03\x12\x14\n\x0cserializable\x18\x07 \x01(\x08\x12\x11\n\tkeys_only\x18\x08 \x01(\x08\x12\x12\n\ncount_only\x18\t \x01(\x08\"\x85\x01\n\rRangeResponse\x12/\n\x06header\x18\x01 \x01(\x0b\x32\x1f.vethlib.etcd.v3.ResponseHeader\x12&\n\x03kvs\x18\x02 \x03(\x0b\x32\x19.vethlib.etcd.v3.KeyValue\x12\x0c\n\x04more\x18\x03 \x01(\x08\x12\r\n\x05\x63ount\x18\x04 \x01(\x03\"7\n\nPutRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\r\n\x05value\x18\x02 \x01(\x0c\x12\r\n\x05lease\x18\x03 \x01(\x03\">\n\x0bPutResponse\x12/\n\x06header\x18\x01 \x01(\x0b\x32\x1f.vethlib.etcd.v3.ResponseHeader\"4\n\x12\x44\x65leteRangeRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x11\n\trange_end\x18\x02 \x01(\x0c\"W\n\x13\x44\x65leteRangeResponse\x12/\n\x06header\x18\x01 \x01(\x0b\x32\x1f.vethlib.etcd.v3.ResponseHeader\x12\x0f\n\x07\x64\x65leted\x18\x02 \x01(\x03\"\xc7\x01\n\tRequestOp\x12\x36\n\rrequest_range\x18\x01 \x01(\x0b\x32\x1d.vethlib.etcd.v3.RangeRequestH\x00\x12\x32\n\x0brequest_put\x18\x02 \x01(\x0b\x32\x1b.vethlib.etcd.v3.PutRequestH\x00\x12\x43\n\x14request_delete_range\x18\x03 \x01(\x0b\x32#.vethlib.etcd.v3.DeleteRangeRequestH\x00\x42\t\n\x07request\"\xcf\x01\n\nResponseOp\x12\x38\n\x0eresponse_range\x18\x01 \x01(\x0b\x32\x1e.vethlib.etcd.v3.RangeResponseH\x00\x12\x34\n\x0cresponse_put\x18\x02 \x01(\x0b\x32\x1c.vethlib.etcd.v3.PutResponseH\x00\x12\x45\n\x15response_delete_range\x18\x03 \x01(\x0b\x32$.vethlib.etcd.v3.DeleteRangeResponseH\x00\x42\n\n\x08response\"\xad\x02\n\x07\x43ompare\x12/\n\x06result\x18\x01 \x01(\x0e\x32\x1f.vethlib.etcd.v3.Compare.Result\x12/\n\x06target\x18\x02 \x01(\x0e\x32\x1f.vethlib.etcd.v3.Compare.Target\x12\x0b\n\x03key\x18\x03 \x01(\x0c\x12\x14\n\x0cmod_revision\x18\x06 \x01(\x03\x12\r\n\x05lease\x18\x08 \x01(\x03\x12\x11\n\trange_end\x18@ \x01(\x0c\"9\n\x06Result\x12\t\n\x05\x45QUAL\x10\x00\x12\x0b\n\x07GREATER\x10\x01\x12\x08\n\x04LESS\x10\x02\x12\r\n\tNOT_EQUAL\x10\x03\"@\n\x06Target\x12\x0b\n\x07VERSION\x10\x00\x12\n\n\x06\x43REATE\x10\x01\x12\x07\n\x03MOD\x10\x02\x12\t\n\x05VALUE\x10\x03\x12\t\n\x05LEASE\x10\x04\"\x91\x01\n\nTxnRequest\x12)\n\x07\x63ompare\x18\x01 \x03(\x0b\x32\x18.vethlib.etcd.v3.Compare\x12+\n\x07success\x18\x02 \x03(\x0b\x32\x1a.vethlib.etcd.v3.RequestOp\x12+\n\x07\x66\x61ilure\x18\x03 \x03(\x0b\x32\x1a.vethlib.etcd.v3.RequestOp\"\x81\x01\n\x0bTxnResponse\x12/\n\x06header\x18\x01 \x01(\x0b\x32\x1f.vethlib.etcd.v3.ResponseHeader\x12\x11\n\tsucceeded\x18\x02 \x01(\x08\x12.\n\tresponses\x18\x03 \x03(\x0b\x32\x1b.vethlib.etcd.v3.ResponseOp\"X\n\x0cWatchRequest\x12=\n\x0e\x63reate_request\x18\x01 \x01(\x0b\x32#.vethlib.etcd.v3.WatchCreateRequestH\x00\x42\t\n\x07request\"^\n\x12WatchCreateRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x11\n\trange_end\x18\x02 \x01(\x0c\x12\x16\n\x0estart_revision\x18\x03 \x01(\x03\x12\x10\n\x08\x66ragment\x18\x08 \x01(\x08\"\xe0\x01\n\rWatchResponse\x12/\n\x06header\x18\x01 \x01(\x0b\x32\x1f.vethlib.etcd.v3.ResponseHeader\x12\x10\n\x08watch_id\x18\x02 \x01(\x03\x12\x0f\n\x07\x63reated\x18\x03 \x01(\x08\x12\x10\n\x08\x63\x61nceled\x18\x04 \x01(\x08\x12\x18\n\x10\x63ompact_revision\x18\x05 \x01(\x03\x12\x15\n\rcancel_reason\x18\x06 \x01(\t\x12\x10\n\x08\x66ragment\x18\x07 \x01(\x08\x12&\n\x06\x65vents\x18\x0b \x03(\x0b\x32\x16.vethlib.etcd.v3.Event\" \n\x11LeaseGrantRequest\x12\x0b\n\x03TTL\x18\x01 \x01(\x03\"m\n\x12LeaseGrantResponse\x12/\n\x06header\x18\x01 \x01(\x0b\x32\x1f.vethlib.etcd.v3.ResponseHeader\x12\n\n\x02ID\x18\x02 \x01(\x03\x12\x0b\n\x03TTL\x18\x03 \x01(\x03\x12\r\n\x05\x65rror\x18\x04 \x01(\t\" \n\x12LeaseRevokeRequest\x12\n\n\x02ID\x18\x01 \x01(\x03\"F\n\x13LeaseRevokeResponse\x12/\n\x06header\x18\x01 \x01(\x0b\x32\x1f.vethlib.etcd.v3.ResponseHeader\"#\n\x15LeaseKeepAliveRequest\x12\n\n\x02ID\x18\x01 \x01(\x03\"b\n\x16LeaseKeepAliveResponse\x12/\n\x06header\x18\x01 \x01(\x0b\x32\x1f.vethlib.etcd.v3.ResponseHeader\x12\n\n\x02ID\x18\x02 \x01(\x03\x12\x0b\n\x03TTL\x18\x03 \x01(\x03\"5\n\x13\x41uthenticateRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\"V\n\x14\x41uthenticateResponse\x12/\n\x06header\x18\x01 \x01(\x0b\x32\x1f.vethlib.etcd.v3.ResponseHeader\x12\r\n\x05token\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -56,35 +56,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RESPONSEOP']._serialized_start=1136
   _globals['_RESPONSEOP']._serialized_end=1343
   _globals['_COMPARE']._serialized_start=1346
-  _globals['_COMPARE']._serialized_end=1591
-  _globals['_COMPARE_RESULT']._serialized_start=1490
-  _globals['_COMPARE_RESULT']._serialized_end=1547
-  _globals['_COMPARE_TARGET']._serialized_start=1549
-  _globals['_COMPARE_TARGET']._serialized_end=1591
-  _globals['_TXNREQUEST']._serialized_start=1594
-  _globals['_TXNREQUEST']._serialized_end=1739
-  _globals['_TXNRESPONSE']._serialized_start=1742
-  _globals['_TXNRESPONSE']._serialized_end=1871
-  _globals['_WATCHREQUEST']._serialized_start=1873
-  _globals['_WATCHREQUEST']._serialized_end=1961
-  _globals['_WATCHCREATEREQUEST']._serialized_start=1963
-  _globals['_WATCHCREATEREQUEST']._serialized_end=2057
-  _globals['_WATCHRESPONSE']._serialized_start=2060
-  _globals['_WATCHRESPONSE']._serialized_end=2284
-  _globals['_LEASEGRANTREQUEST']._serialized_start=2286
-  _globals['_LEASEGRANTREQUEST']._serialized_end=2318
-  _globals['_LEASEGRANTRESPONSE']._serialized_start=2320
-  _globals['_LEASEGRANTRESPONSE']._serialized_end=2429
-  _globals['_LEASEREVOKEREQUEST']._serialized_start=2431
-  _globals['_LEASEREVOKEREQUEST']._serialized_end=2463
-  _globals['_LEASEREVOKERESPONSE']._serialized_start=2465
-  _globals['_LEASEREVOKERESPONSE']._serialized_end=2535
-  _globals['_LEASEKEEPALIVEREQUEST']._serialized_start=2537
-  _globals['_LEASEKEEPALIVEREQUEST']._serialized_end=2572
-  _globals['_LEASEKEEPALIVERESPONSE']._serialized_start=2574
-  _globals['_LEASEKEEPALIVERESPONSE']._serialized_end=2672
-  _globals['_AUTHENTICATEREQUEST']._serialized_start=2674
-  _globals['_AUTHENTICATEREQUEST']._serialized_end=2727
-  _globals['_AUTHENTICATERESPONSE']._serialized_start=2729
-  _globals['_AUTHENTICATERESPONSE']._serialized_end=2815
+  _globals['_COMPARE']._serialized_end=1647
+  _globals['_COMPARE_RESULT']._serialized_start=1524
+  _globals['_COMPARE_RESULT']._serialized_end=1581
+  _globals['_COMPARE_TARGET']._serialized_start=1583
+  _globals['_COMPARE_TARGET']._serialized_end=1647
+  _globals['_TXNREQUEST']._serialized_start=1650
+  _globals['_TXNREQUEST']._serialized_end=1795
+  _globals['_TXNRESPONSE']._serialized_start=1798
+  _globals['_TXNRESPONSE']._serialized_end=1927
+  _globals['_WATCHREQUEST']._serialized_start=1929
+  _globals['_WATCHREQUEST']._serialized_end=2017
+  _globals['_WATCHCREATEREQUEST']._serialized_start=2019
+  _globals['_WATCHCREATEREQUEST']._serialized_end=2113
+  _globals['_WATCHRESPONSE']._serialized_start=2116
+  _globals['_WATCHRESPONSE']._serialized_end=2340
+  _globals['_LEASEGRANTREQUEST']._serialized_start=2342
+  _globals['_LEASEGRANTREQUEST']._serialized_end=2374
+  _globals['_LEASEGRANTRESPONSE']._serialized_start=2376
+  _globals['_LEASEGRANTRESPONSE']._serialized_end=2485
+  _globals['_LEASEREVOKEREQUEST']._serialized_start=2487
+  _globals['_LEASEREVOKEREQUEST']._serialized_end=2519
+  _globals['_LEASEREVOKERESPONSE']._serialized_start=2521
+  _globals['_LEASEREVOKERESPONSE']._serialized_end=2591
+  _globals['_LEASEKEEPALIVEREQUEST']._serialized_start=2593
+  _globals['_LEASEKEEPALIVEREQUEST']._serialized_end=2628
+  _globals['_LEASEKEEPALIVERESPONSE']._serialized_start=2630
+  _globals['_LEASEKEEPALIVERESPONSE']._serialized_end=2728
+  _globals['_AUTHENTICATEREQUEST']._serialized_start=2730
+  _globals['_AUTHENTICATEREQUEST']._serialized_end=2783
+  _globals['_AUTHENTICATERESPONSE']._serialized_start=2785
+  _globals['_AUTHENTICATERESPONSE']._serialized_end=2871
 # @@protoc_insertion_point(module_scope)

@@ -367,20 +367,28 @@ class Compare(_message.Message):
         VERSION: Compare._Target.ValueType  # 0
         CREATE: Compare._Target.ValueType  # 1
         MOD: Compare._Target.ValueType  # 2
+        VALUE: Compare._Target.ValueType  # 3
+        LEASE: Compare._Target.ValueType  # 4
 
     class Target(_Target, metaclass=_TargetEnumTypeWrapper): ...
     VERSION: Compare.Target.ValueType  # 0
     CREATE: Compare.Target.ValueType  # 1
     MOD: Compare.Target.ValueType  # 2
+    VALUE: Compare.Target.ValueType  # 3
+    LEASE: Compare.Target.ValueType  # 4
 
     RESULT_FIELD_NUMBER: _builtins.int
     TARGET_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
     MOD_REVISION_FIELD_NUMBER: _builtins.int
+    LEASE_FIELD_NUMBER: _builtins.int
+    RANGE_END_FIELD_NUMBER: _builtins.int
     result: Global___Compare.Result.ValueType
     target: Global___Compare.Target.ValueType
     key: _builtins.bytes
     mod_revision: _builtins.int
+    lease: _builtins.int
+    range_end: _builtins.bytes
     def __init__(
         self,
         *,
@@ -388,10 +396,12 @@ class Compare(_message.Message):
         target: Global___Compare.Target.ValueType = ...,
         key: _builtins.bytes = ...,
         mod_revision: _builtins.int = ...,
+        lease: _builtins.int = ...,
+        range_end: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "mod_revision", b"mod_revision", "result", b"result", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "lease", b"lease", "mod_revision", b"mod_revision", "range_end", b"range_end", "result", b"result", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -68,7 +68,7 @@ class EtcdStatuses:
         was_readable = False
         while True:
             try:
-                with answering(self._address, lambda connection: connection.read(self._prefix)) as (connection, listed):
+                with answering(self._address, lambda connection: _below(connection, self._prefix)) as (connection, listed):
                     began = time.monotonic()
                     for published in self._follow(connection, listed, interval):
                         yield published
@@ -81,7 +81,7 @@ class EtcdStatuses:
                 yield error
                 time.sleep(_PAUSE)
 
-    def _follow(self, connection: Connection, listed: Found[Raw], interval: float | None) -> Iterator[Published]:
+    def _follow(self, connection: Connection, listed: Found[bytes], interval: float | None) -> Iterator[Published]:
         """Yield the statuses after each change, until the revision to watch has been compacted."""
         raw = _raw(listed)
         answers: _Answers = Queue(_WAITING)
@@ -117,14 +117,20 @@ def read_labels(url: str) -> dict[str, Published | StoreError]:
 
     If those of a label cannot be read, its value is the error, unless the others could not be read either.
     """
-    address = parse_url(url)
-    with answering(address, lambda connection: connection.read(_ROOT, keys_only=True, most=_MOST_KEYS)) as (
-        connection,
-        listed,
-    ):
-        matches = map(_OF_A_LABEL.fullmatch, listed.values)
-        labels = {match[1].decode(errors="replace") for match in matches if match is not None}
-        return {label: _read_one(connection, label) for label in labels if _is_label(label)}
+    with answering(parse_url(url), _labels) as (connection, labels):
+        return {label: _read_one(connection, label) for label in labels}
+
+
+def _labels(connection: Connection) -> set[str]:
+    """Return the labels that have a configuration, a status or an agent. Of the keys, nothing else is kept."""
+    found: set[bytes] = set()
+
+    def keep(key: bytes, _raw: Raw) -> None:
+        if (match := _OF_A_LABEL.fullmatch(key)) is not None:
+            found.add(match[1])
+
+    connection.read(_ROOT, keys_only=True, most=_MOST_KEYS, keep=keep, known_as=lambda _: b"")
+    return {text for text in (label.decode(errors="replace") for label in found) if _is_label(text)}
 
 
 def _read_one(connection: Connection, label: str) -> Published | StoreError:
@@ -148,17 +154,22 @@ def _read(connection: Connection, label: str) -> Published:
     """Read the statuses of a label, compared with its configuration."""
     # In this order, no status is older than the configuration that it is compared with.
     revisions = _configured(connection, label)
-    return _published(connection, label, _raw(connection.read(status_key(label, "").encode())), revisions)
+    return _published(connection, label, _raw(_below(connection, status_key(label, "").encode())), revisions)
+
+
+def _below(connection: Connection, prefix: bytes) -> Found[bytes]:
+    """Read all values below a prefix, by their :func:`shortened` keys."""
+    return connection.read(prefix, keep=lambda _, raw: raw_of(raw), known_as=shortened)
 
 
 def _configured(connection: Connection, label: str) -> _Revisions | None:
     """Read the revisions of the configured interfaces; None for a user who may only read statuses."""
     prefix = prefix_of(label)
     try:
-        listed = connection.read(prefix, keys_only=True)
+        listed = connection.read(prefix, keys_only=True, keep=lambda key, _: name_at(key, prefix), known_as=shortened)
     except Denied:
         return None
-    return {name_at(key, prefix): revision for key, (_, revision) in listed.values.items()}
+    return dict(listed.values.values())
 
 
 def _published(
@@ -211,8 +222,8 @@ def _entry(key: bytes, raw: bytes, label: str) -> Entry | None:
     return entry if entry is not None and status_key(label, entry["name"]).encode() == key else None
 
 
-def _raw(listed: Found[Raw]) -> dict[bytes, bytes]:
-    return {key: raw_of(raw) for key, (raw, _) in listed.values.items()}
+def _raw(listed: Found[bytes]) -> dict[bytes, bytes]:
+    return {key: raw for key, (raw, _) in listed.values.items()}
 
 
 def _alive(raw: bytes) -> Alive:
@@ -264,6 +275,6 @@ def _next(answers: _Answers, interval: float | None) -> Iterator[pb.WatchRespons
 def _apply(answer: pb.WatchResponse, raw: dict[bytes, bytes]) -> None:
     for event in answer.events:
         if event.type == pb.Event.DELETE:
-            raw.pop(event.kv.key, None)
+            raw.pop(shortened(event.kv.key), None)
         else:
-            raw[event.kv.key] = event.kv.value
+            raw[shortened(event.kv.key)] = event.kv.value

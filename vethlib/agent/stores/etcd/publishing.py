@@ -3,7 +3,8 @@
 The heartbeats of the lease also check the connection: only a request that must be answered, sent often enough,
 distinguishes a silent peer from a peer without events.
 
-Published keys are checked, too: somebody may delete them, or another agent of the label may overwrite them and end.
+Published keys are checked, too: somebody may delete or overwrite them, or another agent of the label may overwrite them
+and end.
 
 Other users may write any number of keys, of any length, beside those of the agent. So heartbeats and statuses are also
 sent between the pages of a reading, and heartbeats between the transactions of a writing.
@@ -26,6 +27,7 @@ from vethlib.agent.process.boot import boot_id
 from vethlib.agent.status import Status
 from vethlib.agent.stores.keys import liveness_key, presence_key
 from vethlib.agent.stores.protocol import StoreError
+from vethlib.agent.stores.storecode import StoreCode
 from vethlib.text import cut
 
 from . import etcd_pb2 as pb
@@ -258,7 +260,7 @@ class Publisher:
             self._note_other(known)
 
     def _check(self, connection: Connection) -> None:
-        """Check that the published keys still exist, and have missing ones written again."""
+        """Check that the published keys are still those of this agent; otherwise have all of them written again."""
         self._check_at = time.monotonic() + self._check_every
         prefix = self._ledger.prefix
         # Serializable: the member answers without asking the others. If it lags behind, everything is written once
@@ -266,14 +268,21 @@ class Publisher:
         alive_range = pb.RangeRequest(key=self._liveness, serializable=True)
         count_range = pb.RangeRequest(key=prefix, range_end=end_of(prefix), serializable=True, count_only=True)
         look = [pb.RequestOp(request_range=alive_range), pb.RequestOp(request_range=count_range)]
+        # A key that somebody else has written is not under our lease. This compares all keys, of which there are none
+        # at first, which counts as a difference.
+        ours = pb.Compare(target=pb.Compare.LEASE, key=prefix, range_end=end_of(prefix), lease=self._lease)
         try:
-            alive, statuses = (response.response_range for response in connection.write(look).responses)
-        except Denied:
+            answer = connection.write(look, [ours], otherwise=look)
+        except Denied as error:
+            if error.code is not StoreCode.NOT_PERMITTED:
+                raise
             self._check_at = float("inf")  # its role does not permit reading
             return
+        alive, statuses = (response.response_range for response in answer.responses)
         is_ours = bool(alive.kvs) and alive.kvs[0].lease == self._lease
+        are_ours = answer.succeeded or not statuses.count
         with self._condition:
-            if is_ours and (not self._ledger.is_written or statuses.count == len(self._ledger)):
+            if is_ours and (not self._ledger.is_written or (are_ours and statuses.count == len(self._ledger))):
                 return
             self._ledger.repeat()
             self._alone = False
