@@ -2,9 +2,10 @@
 
 Of kind `rootless` and `broken` it is what they say; `gated` tells of its containers once there is a file SOCKET.go, and
 leaves one SOCKET.asked. `sick` has two, and what it is asked about the second it answers as the file SOCKET.status says
-while there is one: with an HTTP status, with "gone" (it is no more), "stopped", "garbage" (no JSON), "strange" (JSON
-of no container), or "late" (not while the file is there). It notes each such answer in SOCKET.refused. `crowded` has
-twenty such containers, 2 to 21, one that is slow, 22, and last the first; `few` has only two of the twenty.
+while there is one: with an HTTP status, with "gone" (it is no more), "stopped", "garbage" (no JSON), "endless" (3 MiB),
+"strange" (JSON of no container), or "late" (not while the file is there). It notes each such answer in SOCKET.refused.
+`crowded` has twenty such containers, 2 to 21, one that is slow, 22, and last the first; `few` has only two of the
+twenty.
 
 What is in a file SOCKET.event is told as an event, or several, one a line; the file is removed then. A line "cut" ends
 the connection.
@@ -84,6 +85,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(404, {"message": "no such container"})
         elif how == "garbage":
             self._send(200, b"<html>")
+        elif how == "endless":
+            self._send(200, b"{" + b" " * (3 << 20))
         elif how == "strange":
             self._answer(200, described | {"State": {"Running": True, "Pid": "12", "StartedAt": None}})
         else:

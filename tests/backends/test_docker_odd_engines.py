@@ -9,7 +9,10 @@ import select
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -279,3 +282,138 @@ def test_an_engine_that_has_stopped_answering_takes_nothing_back(
     tell(event("die"), "cut")
     assert poll(lambda: refused(path))
     assert (answer(resolver), answer(resolver, "vnf2")) == ("pid:1", "pid:2")
+
+
+# --- what is no engine
+
+
+def answers(text: str | bytes, status: str = "200 OK") -> bytes:
+    body = text.encode() if isinstance(text, str) else text
+    return f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+ENDLESS = b"HTTP/1.1 200 OK\r\nContent-Length: 100000000000\r\n\r\n{" + b" " * (3 << 20)
+
+
+@contextmanager
+def says_always(path: Path, raw: bytes, then: bytes = b"") -> Iterator[None]:
+    """A program that listens there, and answers every request with this, `then` again and again."""
+
+    def serve(calling: socket.socket) -> None:
+        with calling:
+            try:
+                calling.recv(65536)
+                calling.sendall(raw)
+                while then:
+                    calling.sendall(then)
+                    time.sleep(0.02)
+            except OSError:
+                pass  # it is not heard to the end
+
+    def listen() -> None:
+        while True:
+            try:
+                calling, _ = listening.accept()
+            except OSError:
+                return
+            serve(calling)
+
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        thread = threading.Thread(target=listen)
+        thread.start()
+        try:
+            yield
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("raw", "why"),
+    [
+        pytest.param(b"\0\0\x0c\x04\0\0\0\0\0\0\x03\0\0\0d\0\x04\0\x10\0\0", "BadStatusLine", id="containerd"),
+        pytest.param(b"SSH-2.0-OpenSSH_9.6\r\n", "BadStatusLine('SSH-2.0-OpenSSH_9.6", id="ssh"),
+        pytest.param(b"x" * 100_000, "LineTooLong", id="a long line"),
+        pytest.param(answers("<html>"), "it is not JSON", id="a web server"),
+        pytest.param(answers("not found", "404 Not Found"), "404 Client Error", id="another service"),
+        pytest.param(answers("x" * 100_000, "404 Not Found"), "404 Client Error", id="one with long pages"),
+        pytest.param(answers("{}"), "ApiVersion is missing", id="an empty object"),
+        pytest.param(answers("[1]"), "ApiVersion is missing", id="a list"),
+        pytest.param(answers('{"ApiVersion": 1.41}'), "ApiVersion is 1.41", id="a number"),
+        pytest.param(answers('{"ApiVersion": "%s"}' % ("9" * 5000)), "ApiVersion is '9999", id="a long version"),
+        pytest.param(ENDLESS, "it has more than 1 MiB", id="endless"),
+    ],
+)
+def test_a_socket_of_another_program_is_told_with_the_cure(
+    tmp_path: Path, raw: bytes, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_LONGEST_ANSWER", 1 << 20)
+    path = tmp_path / "other.sock"
+    resolver = DockerResolver(str(path))
+    try:
+        with says_always(path, raw):
+            until(resolver, lambda said: said.code not in ("unanswered", "absent"))
+            said = answer(resolver)
+    finally:
+        resolver.close()
+    assert said.code == "engine-error"
+    assert said.startswith(f"what listens at {path} does not answer as a container engine does: ")
+    assert why in said
+    assert said.endswith("; give the socket of this host's engine, such as unix:///var/run/docker.sock")
+    assert len(said) < 700
+
+
+@pytest.mark.parametrize("header", ["Content-Length: 100000", "Transfer-Encoding: chunked"])
+def test_an_answer_that_comes_too_slowly_is_late_though_some_of_it_always_comes(
+    tmp_path: Path, header: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_TIMEOUT", 0.3)
+    path = tmp_path / "slow.sock"
+    resolver = DockerResolver(str(path))
+    try:
+        then = b"1\r\n \r\n" if "chunked" in header else b" "
+        with says_always(path, f"HTTP/1.1 200 OK\r\n{header}\r\n\r\n".encode(), then):
+            until(resolver, f"the Docker Engine at {path} cannot be queried: it does not answer", within=10)
+    finally:
+        resolver.close()
+
+
+def test_an_answer_without_end_about_one_container_hides_no_other_one(
+    path: Path, resolver: DockerResolver, tell: Tell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    until(resolver, "pid:2", label="vnf2")
+    monkeypatch.setattr(engine, "_LONGEST_ANSWER", 1 << 20)
+    says(path, "endless")
+    tell(event("start"))
+    assert poll(lambda: refused(path))
+    tell(event("start", 1))
+    assert poll(lambda: resolver._unseen.keys() == {IDS[2]})
+    assert (answer(resolver), answer(resolver, "vnf2")) == ("pid:1", "pid:2")
+    assert "it has more than 1 MiB" in resolver._unseen[IDS[2]].reason
+
+
+@pytest.mark.parametrize("kind", ["file", "directory", "datagram", "long"])
+def test_what_is_no_socket_of_a_server_is_told(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / ("x" * 120 if kind == "long" else "it")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams:
+        if kind == "file":
+            path.touch()
+        elif kind == "directory":
+            path.mkdir()
+        elif kind == "datagram":
+            datagrams.bind(str(path))
+        resolver = DockerResolver(str(path), patience=60.0)
+        try:
+            said = answer(resolver)
+        finally:
+            resolver.close()
+    assert str(path) in said
+    expected = {
+        "file": "is a file, not a socket",
+        "directory": "is a directory, not a socket",
+        "datagram": "Protocol wrong type for socket",
+        "long": "AF_UNIX path too long",
+    }
+    assert expected[kind] in said

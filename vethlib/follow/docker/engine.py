@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
+import stat
 import struct
+from collections.abc import Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+from vethlib._primitives import time
 from vethlib.errors import InvalidValue, errno_text
 from vethlib.follow.resolver import ResolverDown
 from vethlib.ns.opening import hidden_process
+from vethlib.text import cut
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -36,6 +41,10 @@ DEFAULT_URL = "unix:///var/run/docker.sock"
 _NOT_INSTALLED = "the Docker SDK for Python is not installed: pip install 'vethlib[docker]', and restart this program"
 
 _TIMEOUT = 5.0  # seconds for an answer, which usually takes milliseconds
+_PIECE = 1 << 16
+_LONGEST_ANSWER = 256 << 20  # bytes; the descriptions of containers have their labels, which images may set
+_LONGEST_TEXT = 300  # characters of an engine's text that are passed on
+_API_VERSION = re.compile(r"\d{1,3}\.\d{1,3}", re.ASCII)
 _ucred = struct.Struct("=iII")  # pid, uid, gid: include/linux/socket.h
 
 
@@ -70,14 +79,79 @@ def connect(path: str) -> APIClient:
     url = f"unix://{path}"
     # With version="auto", the constructor would make the request, and if it failed, there would be no client to close.
     with closing(APIClient(base_url=url, version=DEFAULT_DOCKER_API_VERSION, timeout=_TIMEOUT)) as first:
-        spoken = first.version(api_version=False)["ApiVersion"]
+        first.hooks["response"].append(_receive)
+        spoken = _api_version(path, first)
     client = APIClient(base_url=url, version=spoken, timeout=_TIMEOUT)
+    client.hooks["response"].append(_receive)
     try:
         _check_options(path, client.info())
     except BaseException:
         client.close()
         raise
     return client
+
+
+class AnswerTooLong(ValueError):
+    """An answer of the engine has no end, or is much longer than that of any real engine."""
+
+
+def _receive(answer: Any, *, stream: bool, timeout: float, **_: object) -> None:
+    """Receive an answer, because requests would receive one without end, in pieces, until all memory is used up.
+
+    Called by requests, as a hook. Events, a `stream`, are received by their reader.
+    """
+    if stream:
+        return
+    from requests.exceptions import ReadTimeout
+
+    deadline = time.monotonic() + timeout
+    content = bytearray()
+    read = getattr(answer.raw, "read1", answer.raw.read)  # read() waits for a whole piece; urllib3 1 has no other
+    with closing(answer):
+        while piece := read(_PIECE, decode_content=True):
+            content += piece
+            if len(content) > _LONGEST_ANSWER:
+                raise AnswerTooLong(f"it has more than {_LONGEST_ANSWER >> 20} MiB")
+            if time.monotonic() > deadline:
+                raise ReadTimeout
+        answer._content, answer._content_consumed = bytes(content), True  # so that closing keeps the connection
+
+
+def _api_version(path: str, client: APIClient) -> str:
+    """Return the version of the API that an engine speaks. Raises ResolverDown if something else listens there."""
+    from http.client import BadStatusLine, LineTooLong, RemoteDisconnected
+
+    from docker.errors import NotFound
+
+    try:
+        described = client.version(api_version=False)
+    except (NotFound, AnswerTooLong) as error:
+        raise _no_engine(path, text_of(error)) from None
+    except ValueError:
+        raise _no_engine(path, "it is not JSON") from None
+    except Exception as error:
+        for cause in _causes(error):
+            # RemoteDisconnected is raised when an engine ends.
+            if isinstance(cause, BadStatusLine | LineTooLong) and not isinstance(cause, RemoteDisconnected):
+                raise _no_engine(path, text_of(error)) from None
+        raise
+    spoken = described.get("ApiVersion") if isinstance(described, dict) else None
+    if isinstance(spoken, str) and _API_VERSION.fullmatch(spoken):
+        return spoken
+    raise _no_engine(path, "ApiVersion is missing" if spoken is None else f"ApiVersion is {spoken!r}")
+
+
+def _no_engine(path: str, why: str) -> ResolverDown:
+    text = f"what listens at {path} does not answer as a container engine does: {cut(why, _LONGEST_TEXT)}"
+    return ResolverDown(f"{text}; give the socket of this host's engine, such as {DEFAULT_URL}", code="engine-error")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and those in its arguments, where requests and urllib3 put them."""
+    yield error
+    for cause in error.args:
+        if isinstance(cause, BaseException):
+            yield from _causes(cause)
 
 
 def engine_version(path: str) -> str:
@@ -101,7 +175,7 @@ def failure(path: str, error: Exception) -> ResolverDown:
     if isinstance(error, ResolverDown):
         return error
     code, text = ("no-answer", "it does not answer") if is_late(error) else ("engine-error", text_of(error))
-    return ResolverDown(f"the Docker Engine at {path} cannot be queried: {text}", code=code)
+    return ResolverDown(f"the Docker Engine at {path} cannot be queried: {cut(text, _LONGEST_TEXT)}", code=code)
 
 
 def text_of(error: Exception) -> str:
@@ -163,15 +237,29 @@ def _not_connected(path: str, error: OSError) -> NotConnected:
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return NotConnected(f"there is no Docker Engine yet: {path} does not exist", code="absent")
     if error.errno == errno.ECONNREFUSED:
+        if kind := _kind(path):
+            # Docker itself creates a directory where a volume is to be mounted from and nothing exists.
+            text = f"there is no Docker Engine yet: {path} is a {kind}, not a socket"
+            return NotConnected(f"{text}; give the socket of this host's engine", code="absent")
         return NotConnected(f"there is no Docker Engine yet: nothing listens at {path}", code="absent")
     if error.errno in (errno.EACCES, errno.EPERM):
         # Members of the group docker may use Docker's socket; podman's system service is for root alone.
         cure = "run as root" if "podman" in path else "run as root, or join the group docker and log in again"
         return NotConnected(f"this user may not connect to the Docker Engine at {path}: {cure}", code="not-permitted")
     is_silent = isinstance(error, TimeoutError)
-    text = "it does not answer" if is_silent else errno_text(error.errno or 0)
+    # A path that is too long is refused by Python, without an errno.
+    text = "it does not answer" if is_silent else errno_text(error.errno) if error.errno else text_of(error)
     message = f"cannot connect to the Docker Engine at {path}, retrying: {text}"
     return NotConnected(message, code="no-answer" if is_silent else "engine-error")
+
+
+def _kind(path: str) -> str:
+    """Return what is at a path if it is no socket, and "" otherwise."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return ""
+    return "" if stat.S_ISSOCK(mode) else "directory" if stat.S_ISDIR(mode) else "file"
 
 
 def _check_options(path: str, info: dict[str, Any]) -> None:

@@ -68,7 +68,7 @@ class EtcdStatuses:
         was_readable = False
         while True:
             try:
-                with answering(self._address, lambda connection: _below(connection, self._prefix)) as (connection, listed):
+                with answering(self._address, self._listed) as (connection, listed):
                     began = time.monotonic()
                     for published in self._follow(connection, listed, interval):
                         yield published
@@ -80,6 +80,9 @@ class EtcdStatuses:
                     raise
                 yield error
                 time.sleep(_PAUSE)
+
+    def _listed(self, connection: Connection) -> Found[bytes]:
+        return _below(connection, self._prefix)
 
     def _follow(self, connection: Connection, listed: Found[bytes], interval: float | None) -> Iterator[Published]:
         """Yield the statuses after each change, until the revision to watch has been compacted."""
