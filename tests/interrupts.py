@@ -89,9 +89,7 @@ def _alike(code: CodeType) -> frozenset[int]:
     return frozenset(
         after.offset
         for before, after in pairwise(bytecode)
-        if before.opname in _HARMLESS
-        and not after.is_jump_target
-        and covering(before.offset) == covering(after.offset)
+        if before.opname in _HARMLESS and not after.is_jump_target and covering(before.offset) == covering(after.offset)
     )
 
 

@@ -74,6 +74,20 @@ def test_that_it_is_unknown_whether_an_agent_runs_is_reported_once(
     assert [json.loads(line)["code"] for line in done.stderr.splitlines()].count("agent-unknown") == 1
 
 
+OF_AGENTS = [["apply", "--try", "30s", "FILES"], ["agent", "--store", "dir:FILES"]]
+
+
+@pytest.mark.parametrize("command", [*OF_AGENTS, ["confirm"], ["apply", "FILES"]], ids=" ".join)
+def test_a_lack_of_memory_for_unix_sockets_is_not_taken_for_a_sandbox(
+    home: ns.Netns, files: Path, command: list[str]
+) -> None:
+    done = vethctl([("socket", AF_UNIX, errno.ENOMEM)], *(word.replace("FILES", str(files)) for word in command))
+    assert (done.returncode, names()) == (2, set())
+    assert "memory.max" in done.stderr
+    assert "RestrictAddressFamilies" not in done.stderr
+    assert "bug" not in done.stderr
+
+
 @pytest.mark.parametrize(
     "command",
     [
@@ -196,9 +210,7 @@ def test_the_files_of_run_are_seen_without_mknod(home: ns.Netns, look: str) -> N
     assert (done.returncode, "hello" in done.stdout, done.stderr) == (0, True, "")
 
 
-@pytest.mark.parametrize(
-    "command", [["apply", "--try", "30s", "FILES"], ["agent", "--store", "dir:FILES"]], ids=" ".join
-)
+@pytest.mark.parametrize("command", OF_AGENTS, ids=" ".join)
 def test_what_may_not_hold_a_name_says_so(home: ns.Netns, files: Path, command: list[str]) -> None:
     done = vethctl([("bind", None, errno.EACCES)], *(word.replace("FILES", str(files)) for word in command))
     assert done.returncode == 2

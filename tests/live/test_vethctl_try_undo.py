@@ -14,6 +14,7 @@ from tests.live.trials import ends, other_ends
 from tests.witness import host_state, ip, seen, settled_routes
 from vethlib import NetlinkError
 from vethlib.agent.host.observation import observe
+from vethlib.agent.planning.observed import Observed, SeenNetns
 
 pytestmark = pytest.mark.slow
 
@@ -100,6 +101,34 @@ def test_a_look_that_fails_for_a_moment_does_not_keep_a_trial_from_being_undone(
     assert vethctl("apply", write(*ends()), "--try", "50ms").code == 4
     assert looks == 2 + failures
     assert host_state() == before
+
+
+@pytest.mark.parametrize("failures", [1, 99])
+@pytest.mark.parametrize("what", ["a namespace", "a pair", "a link"])
+def test_what_is_tried_where_nothing_can_be_observed_any_more_is_an_error(
+    vethctl: Vethctl, write: Write, monkeypatch: pytest.MonkeyPatch, what: str, failures: int
+) -> None:
+    if what != "a namespace":
+        vethctl("netns", "add", "ns1", "ns2")
+    if what == "a link":
+        vethctl("apply", write(*ends()))
+    looks = 0
+
+    def failing(*args: Any, **more: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        seen = observe(*args, **more)
+        if not 1 < looks <= 1 + failures:
+            return seen
+        netns = {ref: SeenNetns(ref, None, "no descriptor is left", unknown=True) for ref in seen.netns if ref}
+        return Observed({**seen.netns, **netns}, [each for each in seen.links if each.place == seen.home])
+
+    before = host_state()
+    monkeypatch.setattr("vethlib.cli.applying.trial.observe", failing)
+    said = vethctl("apply", write(*ends(mtu=1300)), "--try", "50ms")
+    assert said.code == (4 if failures == 1 else 2)
+    assert ("no descriptor is left" in said.err) == (failures == 99)
+    assert (host_state() == before) == (failures == 1)
 
 
 # --- IPv6 and addresses

@@ -6,9 +6,10 @@ import logging
 import socket
 from collections.abc import Iterator
 
-from vethlib.errors import VethError
+from vethlib.errors import NetlinkError, VethError, errno_text
 
 from .claim import Claim, Held, Holder, NoUnixSockets, holder_of
+from .descriptors import EXHAUSTED
 
 __all__ = ["ROLE", "AlreadyRunning", "Instance", "agent_of", "running"]
 
@@ -57,9 +58,12 @@ class Instance:
 
 
 def _refused(label: str, error: OSError | NoUnixSockets) -> VethError:
+    what = f"cannot start the agent with the label {label}"
+    if isinstance(error, OSError) and error.errno in EXHAUSTED:
+        return NetlinkError(f"{what}: {errno_text(error.errno)}", errno=error.errno)
     is_named = isinstance(error, NoUnixSockets) or error.filename  # a file that is missing, such as one of /proc
     why = error if is_named else NoUnixSockets(error.errno or 0)
-    return VethError(f"cannot start the agent with the label {label}: {why}")
+    return VethError(f"{what}: {why}")
 
 
 def agent_of(label: str) -> Holder | None:

@@ -16,7 +16,7 @@ from vethlib.agent.host.observation import observe, with_settings
 from vethlib.agent.host.recordfile import RecordFile
 from vethlib.agent.planning import words
 from vethlib.agent.planning.observed import Observed
-from vethlib.agent.planning.operations import Plan
+from vethlib.agent.planning.operations import CreatePair, Operation, Plan
 from vethlib.agent.planning.undo.inversion import inverse
 from vethlib.agent.planning.undo.losses import Irreversible, irreversible, links_at_stake
 from vethlib.agent.run.trial import Trial
@@ -188,23 +188,30 @@ class _Undoing:
         observed = observe(self._session, self.refs, interfaces=interfaces, records=self._records)
         return attributed(observed, self._records.record)
 
-    def _observe_now(self) -> Observed:
+    def _observe_now(self, tried: Execution) -> Observed:
         """Observe the host; try again if that fails for a moment, as it may while the host is short of memory."""
         for pause in _PAUSES:
             try:
-                return self.observe()
+                now = self.observe()
+                if not any(_unseen(each, now) for each in tried.done):
+                    return now
             except VethError:
-                time.sleep(pause)
+                pass
+            time.sleep(pause)
         return self.observe()
 
     def undo(self, tried: Tried) -> None:
         session, records = self._session, self._records
         try:
-            now = self._observe_now()
+            now = self._observe_now(tried.execution)
             after = now if self.after is None else self.after
             done, begun = tried.execution.done, tried.execution.begun
             undo = inverse(done, self._before, after, now, records.record, begun=begun)
             execute(session, undo.plan, progress=self._progress, account=tried.undone, records=records)
+            unseen = [(each, _unseen(each, after) or _unseen(each, now)) for each in done]
+            tried.undone.errors += [
+                (each, VethError(f"what was tried may remain in {where}")) for each, where in unseen if where
+            ]
         except VethError as error:
             error.add_note("the trial was not undone, or only in part")
             raise
@@ -212,6 +219,21 @@ class _Undoing:
         in_use = [str(error) for _, error in tried.undone.errors if isinstance(error, NetnsInUse)]
         tried.undone.errors = [entry for entry in tried.undone.errors if not isinstance(entry[1], NetnsInUse)]
         tried.left = (*undo.left, *in_use)
+
+
+def _unseen(operation: Operation, observed: Observed) -> str:
+    """Return where an operation has changed what was not observed, and why it was not; "" if it was.
+
+    One end of a pair is enough.
+    """
+    match operation:
+        case CreatePair(a, b):
+            refs = {a.namespace.ref, b.namespace.ref}
+        case _:
+            refs = {operation.ref}
+    seen = [observed.netns[ref] for ref in sorted(refs) if ref in observed.netns]
+    unknown = [f"{each.ref}: {each.reason}" for each in seen if each.unknown]
+    return unknown[0] if len(unknown) == len(seen) > 0 else ""
 
 
 def report_undone(output: Output, tried: Tried) -> int:
@@ -232,5 +254,6 @@ def _report_undone(output: Output, tried: Tried) -> None:
         output.json(tried.as_dict())
         return
     output.lines(operation_lines(tried.undone.done))
-    done = words.count(tried.undone.done, done=True) or "nothing was left to undo"
+    nothing = "nothing was undone" if tried.undone.errors else "nothing was left to undo"
+    done = words.count(tried.undone.done, done=True) or nothing
     output.line(f"{paint('undone', 'warning')}: {tried.answer.text}; {done}")
