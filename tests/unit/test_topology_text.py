@@ -168,6 +168,7 @@ WRONG: list[tuple[str, int, str, str]] = [
     ("a -- b gso_max_size=0", 1, "a -- b gso_max_size=0", "gso_max_size 0"),
     ("a -- b offload=no", 1, "a -- b offload=no", "offload 'no': must be on or off"),
     ("a -- b mac=02:00:00:00:00:01", 1, "a -- b mac=02:00:00:00:00:01", "must be the MAC of one end"),
+    ("a -- b mac=02:00:00:00:00:01/02-00-00-00-00-01", 1, "a -- b mac=02:00:00:00:00:01/02-00-00-00-00-01", "each end"),
     ("a -- b mac=03:00:00:00:00:01/", 1, "a -- b mac=03:00:00:00:00:01/", "unicast"),
     ("a -- b -- c mac=02:00:00:00:00:01/", 1, "a -- b -- c mac=02:00:00:00:00:01/", "several links"),
     ("a -- b alias=/", 1, "a -- b alias=/", "alias=LEFT/RIGHT"),

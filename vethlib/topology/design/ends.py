@@ -45,7 +45,10 @@ def read_ends(given: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any]]
         for side, value in zip(sides, (left, right if slash else left), strict=True):
             if value:
                 _read(side, name, value)
-    return _checked(sides[0]), _checked(sides[1])
+    fields = _checked(sides[0]), _checked(sides[1])
+    if "mac" in fields[0] and fields[0]["mac"] == fields[1].get("mac"):
+        raise InvalidValue("mac", given["mac"], "must be another MAC for each end")
+    return fields
 
 
 def _read(side: dict[str, Any], name: str, text: str) -> None:
