@@ -533,6 +533,19 @@ def test_a_closed_cache_says_so(session: Session, blue: str) -> None:
         cache.catch_up,
         cache.fileno,
         lambda: cache.find((0, 0), "lo"),
+        cache.due,
+        cache.netns,
+        lambda: cache.unwatch_by("blue"),
+        lambda: cache.watch_and_read(["blue"]),
+        lambda: cache.identity("blue"),
+        lambda: cache.is_at("blue", (0, 0)),
+        lambda: cache.references("blue"),
+        lambda: cache.record("blue", 1),
+        lambda: cache.is_still(session.lookup("lo"), "blue"),
+        lambda: cache.cookie_of((0, 0)),
+        cache.prepare,
+        cache.changes,
+        lambda: cache.excuse([]),
     ):
         with raises(SessionClosed):
             call()

@@ -131,11 +131,14 @@ class IfIndexCache(WarnsUnclosed):
                 self._watching.close()
 
     def _check(self) -> None:
+        self._check_open()
+        self._check_free()
+
+    def _check_open(self) -> None:
         if self._pid != os.getpid():
             raise belongs_to_parent("cache", self._pid)
         if self._closed:
             raise SessionClosed("this cache is closed")
-        self._check_free()
 
     def _check_free(self) -> None:
         if self._is_held():
@@ -228,6 +231,12 @@ class IfIndexCache(WarnsUnclosed):
         watch = self._watching.find(netns)
         if watch is None:
             raise NetnsNotFound(f"{spell(netns)} is not watched: cache.watch({netns!r}) first", netns=str(netns or ""))
+        return watch
+
+    def _watch_by(self, ref: str) -> Watch | None:
+        """Return what is watched by exactly this reference. Raises SessionClosed."""
+        if (watch := self._watches.get(ref)) is None:
+            self._check_open()  # a closed cache watches nothing
         return watch
 
     # --- lookups
@@ -358,6 +367,7 @@ class IfIndexCache(WarnsUnclosed):
         None means never. A failed dump is repeated at that time; :meth:`poll` and :meth:`events` wait no longer than
         that.
         """
+        self._check_open()
         return self._watching.due
 
     def excuse(self, identities: Iterable[tuple[int, int]]) -> None:
@@ -405,27 +415,27 @@ class IfIndexCache(WarnsUnclosed):
 
     def is_at(self, netns: str, identity: tuple[int, int]) -> bool:
         """Return whether the namespace that is watched by this reference has that identity."""
-        watch = self._watches.get(netns)
+        watch = self._watch_by(netns)
         return watch is not None and watch.inode == identity[1]
 
     def identity(self, netns: str) -> tuple[int, int] | None:
         """Return the identity of the namespace that is watched by this reference; None if it is not watched."""
-        watch = self._watches.get(netns)
+        watch = self._watch_by(netns)
         return None if watch is None else (self._device, watch.inode)
 
     def references(self, netns: str) -> list[str]:
         """Return all references by which a namespace is watched, given one of them; empty if it is not watched."""
-        watch = self._watches.get(netns)
+        watch = self._watch_by(netns)
         return [] if watch is None else list(watch.spellings)
 
     def record(self, netns: str, index: int) -> LinkMessage | None:
         """Return a link that is watched by this reference, as of its last event; None if there is no such link."""
-        watch = self._watches.get(netns)
+        watch = self._watch_by(netns)
         return None if watch is None else watch.table.get(index)
 
     def is_still(self, link: Link, netns: str) -> bool:
         """Return whether a Link is the link that has its ifindex where this reference leads, as of its last event."""
-        watch = self._watches.get(netns)
+        watch = self._watch_by(netns)
         record = None if watch is None else watch.table.get(link.index)
         return watch is not None and record is not None and not self._is_another(link, watch, record)
 

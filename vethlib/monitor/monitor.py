@@ -139,6 +139,7 @@ class Monitor(Closing):
     @property
     def netns(self) -> list[str]:
         """The references of the namespaces watched now: home, those asked for, and named ones."""
+        self._check()
         asked = (ref for ref in self._asked if self._cache.identity(ref) is not None)
         return list(dict.fromkeys(["", *asked, *self._named]))
 
