@@ -41,7 +41,11 @@ class LostRoutes:
         with Sockets(links, nodes) as sockets:
             for node, index in links.items():
                 if sockets.is_up(node, index):  # otherwise it has lost them already
-                    self._of[node, index] = list(_routes(node, index, sockets))
+                    routes = list(_routes(node, index, sockets))
+                    present = {route.key for route in routes}
+                    # If restoring them was interrupted, some are still missing.
+                    missing = [route for route in self._of.get((node, index), ()) if route.key not in present]
+                    self._of[node, index] = routes + missing
 
     def restore(self, links: Mapping[str, int], nodes: Mapping[str, Netns]) -> set[str]:
         """Add the routes over these links again, which are up. Return the nodes whose routes were known.
