@@ -32,6 +32,7 @@ __all__ = [
     "WaitTimeout",
     "belongs_to_parent",
     "check_callback",
+    "check_path",
     "check_type",
     "errno_text",
     "error_class",
@@ -114,6 +115,17 @@ def check_type(value: object, cls: type[_T], field: str, hint: str) -> _T:
     if not isinstance(value, cls):
         raise InvalidValue(field, value, hint)
     return value
+
+
+def check_path(path: object, field: str) -> str:
+    """Return a path as text. Raises InvalidValue for anything that the system cannot take for one."""
+    try:
+        text = os.fsdecode(path)  # type: ignore[arg-type]  # anything else raises TypeError
+        if b"\0" not in os.fsencode(text):
+            return text
+    except (TypeError, UnicodeEncodeError):
+        pass
+    raise InvalidValue(field, path, "must be a path, which has no NUL")
 
 
 def check_callback(function: _T | None, field: str) -> _T | None:

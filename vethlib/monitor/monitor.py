@@ -26,7 +26,15 @@ from vethlib import ns
 from vethlib._closing import Closing
 from vethlib._nl.batch import Outcome
 from vethlib._primitives import select, time
-from vethlib.errors import InvalidValue, NetnsNotFound, SessionClosed, VethError, belongs_to_parent, check_type
+from vethlib.errors import (
+    InvalidValue,
+    NetnsNotFound,
+    SessionClosed,
+    VethError,
+    belongs_to_parent,
+    check_path,
+    check_type,
+)
 from vethlib.follow import Follower
 from vethlib.follow.alarm import Alarm
 from vethlib.follow.turns import Turn
@@ -74,6 +82,7 @@ class Monitor(Closing):
         self, session: Session, refs: Iterable[str] = (), *, label: str | None = None, status_dir: str = ""
     ) -> None:
         check_type(session, Session, "session", "must be a Session")
+        status_dir = check_path(status_dir, "status_dir")
         self._pid = os.getpid()
         self._closed = False
         self._torn = False  # whether a poll was interrupted

@@ -16,6 +16,7 @@ from vethlib.errors import (
     NetnsExists,
     NetnsNotFound,
     VethError,
+    check_path,
     errno_text,
     not_permitted,
 )
@@ -145,7 +146,7 @@ def remove(name: str, *, missing_ok: bool = False, directory: str = NETNS_DIR) -
     """
     # Any file name is accepted: ip permits a name like "a:b", which create() and a reference do not.
     bare = name.removeprefix("netns:") if isinstance(name, str) else name
-    path = f"{directory}/{check_netns_name(bare, name)}"
+    path = f"{check_path(directory, 'directory')}/{check_netns_name(bare, name)}"
     try:
         while not _unlinked(path, _detach(path)):
             pass
@@ -183,7 +184,7 @@ def names(directory: str = NETNS_DIR) -> list[str]:
     ``f"netns:{name}"`` is the reference of each; a name without a colon can be used as it is.
     """
     try:
-        return sorted(os.listdir(directory))
+        return sorted(os.listdir(check_path(directory, "directory")))
     except FileNotFoundError:
         return []
     except OSError as error:

@@ -10,6 +10,8 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 
+from vethlib.errors import InvalidValue, check_type
+
 from .descriptor import HERE
 from .named import names
 from .opening import NETNS_DIR, identity_at, shown_identity
@@ -23,6 +25,8 @@ _NSFS_MOUNT = re.compile(rb"[^ ]+ [^ ]+ [^ ]+ net:\[(\d+)\] ([^ ]+) ")
 # The id of a mount and of its parent, its device (major, minor), root and mount point (proc_pid_mountinfo(5))
 _MOUNT = re.compile(rb"(\d+) (\d+) (\d+):(\d+) ([^ ]+) ([^ ]+) ")
 _ESCAPED = re.compile(rb"\\([0-7]{3})")
+
+_HINTS = 'must be a list of references, such as ["pid:42"]'
 
 
 def everywhere() -> list[str]:
@@ -48,7 +52,13 @@ def find(identities: Iterable[tuple[int, int]], hints: Iterable[str] = ()) -> di
     `hints` that are processes ("pid:42") are tried first, followed by names, mounts (such as those that container
     engines create) and all processes. No namespace is entered; this takes 10 µs per process, for stat.
     """
-    missing = set(identities)
+    try:
+        missing = {(device, inode) for device, inode in identities}
+    except (TypeError, ValueError):
+        raise InvalidValue("identities", identities, "must be pairs (st_dev, st_ino), as of ns.identity()") from None
+    if isinstance(hints, str) or not isinstance(hints, Iterable):
+        raise InvalidValue("hints", hints, _HINTS)
+    hints = [check_type(hint, str, "hints", _HINTS) for hint in hints]
     refs: dict[tuple[int, int], str] = {}
     for identity, ref in _where(hints, missing):
         if identity in missing:

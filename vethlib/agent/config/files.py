@@ -107,7 +107,7 @@ def contents(
     """
     files: dict[str, str] = {}  # by real path, in the order given
     listed: dict[str, _Listed] = {}  # files found by listing a directory, not named by the caller
-    for path in [_possible(os.fspath(path)) for path in paths]:
+    for path in [_possible(os.fsdecode(path)) for path in paths]:
         if path == STDIN and stdin is not None:
             # Decoded here, not by the stream, so that undecodable bytes are reported with line and column.
             yield "stdin", _read_up_to(getattr(stdin, "buffer", stdin), longest + 1)

@@ -24,9 +24,10 @@ from typing import Final
 from vethlib import _threads as threads
 from vethlib._closing import Closing
 from vethlib._primitives import time
+from vethlib.agent.config.textchecks import check_text
 from vethlib.agent.reconcile.statuses import StatusChange
 from vethlib.agent.state import State
-from vethlib.errors import InvalidValue, check_type
+from vethlib.errors import InvalidValue, check_path, check_type
 from vethlib.linkref import as_list
 from vethlib.ns.deadline import check_timeout
 
@@ -106,9 +107,8 @@ class Hooks(Closing):
         for field, number in (("capacity", capacity), ("concurrency", concurrency)):
             if type(number) is not int or number < 1:
                 raise InvalidValue(field, number, "must be a number, 1 or more")
-        status_dir = os.fspath(status_dir) if isinstance(status_dir, os.PathLike) else status_dir
-        for field, text in (("label", label), ("status_dir", status_dir)):
-            check_type(text, str, field, "must be a string")
+        status_dir = check_path(status_dir, "status_dir")
+        check_text(check_type(label, str, "label", "must be a string"), "label")
         self._lines = [_Line(target, capacity) for target in dict.fromkeys(read)]
         self._label, self._host = label, socket.gethostname()
         self._environment = {"VETHLIB_STATUS_DIR": status_dir} if status_dir else {}

@@ -18,7 +18,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from vethlib._primitives import time
-from vethlib.errors import InvalidValue, errno_text
+from vethlib.errors import InvalidValue, check_path, errno_text
 from vethlib.follow.resolver import ResolverDown
 from vethlib.ns.opening import hidden_process
 from vethlib.text import cut
@@ -59,7 +59,7 @@ class NotConnected(ResolverDown):
 
 def socket_path(url: str, field: str = "url") -> str:
     """Return the path of a ``unix://`` URL; a path is returned as it is. Raises InvalidValue."""
-    path = url.removeprefix("unix://")
+    path = check_path(url, field).removeprefix("unix://")
     if path.startswith("/"):
         return path
     if "://" in path or url.startswith(("tcp:", "ssh:", "http:", "https:", "npipe:", "fd:")):

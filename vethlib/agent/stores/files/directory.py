@@ -29,7 +29,7 @@ from vethlib.agent.stores.directories import Identity, absolute, file_names, ide
 from vethlib.agent.stores.protocol import Outage, Snapshot, StoreError, StoreEvent
 from vethlib.agent.stores.statuses import StatusFiles
 from vethlib.agent.stores.storecode import StoreCode, code_of
-from vethlib.errors import InvalidValue
+from vethlib.errors import InvalidValue, check_path
 from vethlib.follow.directories import Seen, Watch
 from vethlib.follow.remote import LOOK
 
@@ -64,12 +64,13 @@ class DirectoryStore:
         limits: Limits = DEFAULT,
     ) -> None:
         self._limits = limits
-        self._path = os.fspath(path)
+        self._path = check_path(path, "path")
         self._absolute = absolute(self._path)  # since the working directory may change
-        if status_dir is not None and is_same(os.fspath(status_dir), self._absolute):
+        status_dir = None if status_dir is None else check_path(status_dir, "status_dir")
+        if status_dir is not None and is_same(status_dir, self._absolute):
             raise InvalidValue(
                 "status_dir",
-                os.fspath(status_dir),
+                status_dir,
                 "must be another directory: statuses there would be read as configuration",
             )
         self._statuses = None if status_dir is None else StatusFiles(status_dir)

@@ -28,7 +28,7 @@ from vethlib.agent.progress import ProgressCallback, reported
 from vethlib.agent.stores.directories import Identity, file_names, identity, why
 from vethlib.agent.stores.protocol import Edit, Snapshot, Stored, StoreError
 from vethlib.agent.stores.texts import check_names, means, name_in
-from vethlib.errors import InvalidValue
+from vethlib.errors import InvalidValue, check_path
 from vethlib.ns.descriptor import Descriptor
 from vethlib.ns.files.glance import glance_of
 from vethlib.ns.opening import asked
@@ -89,7 +89,7 @@ class DirectoryEditor:
     def __init__(
         self, path: str | os.PathLike[str], *, limits: Limits = DEFAULT, progress: ProgressCallback | None = None
     ) -> None:
-        self._path = os.fspath(path)
+        self._path = check_path(path, "path")
         self._progress = progress
         self._limits = limits
 
