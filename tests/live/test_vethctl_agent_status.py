@@ -100,6 +100,17 @@ def test_status_tells_that_the_agent_cannot_write_its_statuses(tiny: Path, start
     assert shown == dict.fromkeys(new) | {"veth1": 1400, "veth2": 1500}
 
 
+def test_status_tells_that_an_agent_has_never_been_able_to_write_a_status(tiny: Path, start_agent: Start) -> None:
+    fill(tiny / "other")
+    agent = start_agent()
+    agent.wait_until("READY")
+    done = status(agent, "--json")
+    error = json.loads(done.stderr)
+    assert (done.returncode, error["code"]) == (2, "statuses-unwritten")
+    assert "No space left on device" in error["error"]
+    assert str(tiny) in error["hint"]
+
+
 def described(agent: Agent, name: str) -> dict[str, Any]:
     """Return what `vethctl describe` shows as the status of an interface."""
     done = said("describe", name, "--label", LABEL, "--status-dir", str(agent.status), "--json")
@@ -114,6 +125,7 @@ def test_an_agent_that_has_said_nothing_yet_is_waited_for(start_agent: Start, tm
     assert (done.returncode, done.stdout) == (3, "")
     assert f"(process {agent.process.pid}) " in done.stderr
     assert f"{tmp_path}/elsewhere" in done.stderr
+    assert done.stderr.endswith(f"it writes them elsewhere: give --status-dir {agent.status}\n")
     missing = status(agent, "veth", "--json")
     assert missing.returncode == 1
     assert json.loads(missing.stderr)["code"] == "no-such-interface"

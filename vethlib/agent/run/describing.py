@@ -1,4 +1,4 @@
-"""The answer of a running agent to a question about one interface: one line of JSON each way, over its socket.
+"""The answer of a running agent to a question: one line of JSON each way, over its socket.
 
 Any user may ask for the status, which is public anyway. The configuration is only for root and the agent's own user,
 because it may come from files that others cannot read; so is what the agent did, which contains values of it.
@@ -7,6 +7,7 @@ because it may come from files that others cannot read; so is what the agent did
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, Final
 
 from vethlib.agent.config.writing import to_dict
@@ -17,14 +18,17 @@ __all__ = ["reply"]
 _NOTHING: Final = b"{}\n"
 
 
-def reply(configurator: Configurator, request: bytes, *, trusted: bool) -> bytes:
-    """Answer a request: {"describe": NAME}. Anything else has an empty answer."""
+def reply(
+    configurator: Configurator, request: bytes, *, trusted: bool, publication: Mapping[str, Any] | None = None
+) -> bytes:
+    """Answer a request: {"describe": NAME}, or {"publication": true}. Anything else has an empty answer."""
     try:
         asked = json.loads(request)
-        name = asked["describe"]
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, RecursionError):
         return _NOTHING
-    if not isinstance(name, str):
+    if asked == {"publication": True}:
+        return json.dumps(publication or {}).encode() + b"\n"
+    if not isinstance(asked, dict) or not isinstance(name := asked.get("describe"), str):
         return _NOTHING
     return json.dumps(_description(configurator, name, trusted=trusted)).encode() + b"\n"
 

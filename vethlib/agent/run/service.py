@@ -133,7 +133,8 @@ class Service:
 
     def _reply(self, line: bytes, *, trusted: bool) -> bytes:
         try:
-            return reply(self._configurator, line, trusted=trusted)
+            publication = None if self._agent_file is None else self._agent_file.publication()
+            return reply(self._configurator, line, trusted=trusted, publication=publication)
         except VethError:
             return b""  # it is closed
 

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 from dataclasses import asdict, replace
+from typing import Any
 
 from vethlib._files import overwrite, write_whole
 from vethlib._primitives import time
@@ -50,6 +51,15 @@ class AgentFile:
             since = (self._report.unwritten_since or time.time()) if reason else 0.0
             self._report = replace(self._report, unwritten=reason, unwritten_since=since)
             self._write()
+
+    def publication(self) -> dict[str, Any]:
+        """Return where statuses are published, and why they cannot be, for readers who do not find this file."""
+        report = self._report
+        return {
+            "place": self._directory,
+            "unwritten": report.unwritten,
+            "unwritten_since": report.unwritten_since,
+        }
 
     def published(self) -> None:
         """Report that all statuses are published. Also writes the file again if somebody has removed it."""

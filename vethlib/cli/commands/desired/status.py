@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
@@ -14,10 +15,12 @@ from functools import cached_property
 from shutil import get_terminal_size
 
 from vethlib.agent.config.mark import check_label
+from vethlib.agent.process.answering import ask
 from vethlib.agent.process.claim import NoUnixSockets
 from vethlib.agent.process.instance import agent_of
 from vethlib.agent.reasons import not_read
 from vethlib.agent.stores.agentreport import AgentReport, read_report
+from vethlib.agent.stores.directories import absolute
 from vethlib.agent.stores.keys import place_of
 from vethlib.agent.stores.opening import is_etcd, open_statuses, place
 from vethlib.agent.stores.protocol import StoreError
@@ -205,11 +208,14 @@ def _code(
     output: Output, entries: list[Entry], which: _Selection, published: Published, statuses: Statuses, args: Namespace
 ) -> int:
     """Report missing interfaces, agents and stores; return the exit code for them and for the states shown."""
-    agent = published.agent
-    if agent is not None and agent.report is not None and agent.report.unwritten:
-        _report_unwritten(output, agent.report, statuses)  # it is also unknown which interfaces exist
-        if agent.report.outage:
-            _report_outage(output, agent.report)
+    agent, directory = published.agent, statuses.place
+    report = None if agent is None else agent.report
+    if agent is not None and report is None and (told := _told(args)) is not None:
+        directory, report = told
+    if report is not None and report.unwritten:
+        _report_unwritten(output, report, directory)  # it is also unknown which interfaces exist
+        if report.outage:
+            _report_outage(output, report)
         return REFUSED
     known = {*published.entries, *published.untold}
     missing = which.missing(known)
@@ -234,7 +240,10 @@ def _code(
         what = f"has not written a status to {where} yet"
     if what:
         who = f"the agent with the label {args.label} (process {agent.pid})"
-        output.remark(f"{who} {what}; if it was started with --status-dir, give the same directory here")
+        cure = "if it was started with --status-dir, give the same directory here"
+        if directory != statuses.place and directory != absolute(statuses.place):
+            cure = f"it writes them elsewhere: give --status-dir {shlex.quote(directory)}"
+        output.remark(f"{who} {what}; {cure}")
         return PENDING
     if not entries and not missing:
         states = sorted({state for given in args.state for state in given}, key=SEVERITY.index)
@@ -243,6 +252,17 @@ def _code(
             none = "no interface has such a reason" + (f" and is {' or '.join(states)}" if states else "")
         output.remark(none)
     return INVALID if missing else code_of(entries)
+
+
+def _told(args: Namespace) -> tuple[str, AgentReport] | None:
+    """Ask an agent without a report where it publishes its statuses, and why it cannot; None without an answer."""
+    if is_etcd(args.store or "") and not args.status_dir:
+        return None
+    answer = ask(args.label, {"publication": True}) or {}
+    where, reason, since = (answer.get(key) for key in ("place", "unwritten", "unwritten_since"))
+    if not isinstance(where, str) or not isinstance(reason, str) or not isinstance(since, float):
+        return None
+    return where, AgentReport("", unwritten=reason, unwritten_since=since)
 
 
 def _has_begun(agent: Alive, args: Namespace) -> bool:
@@ -262,8 +282,8 @@ def _report_outage(output: Output, report: AgentReport) -> None:
     output.error(_outage(report), code="store-down", field="--store", hint=hint)
 
 
-def _report_unwritten(output: Output, report: AgentReport, statuses: Statuses) -> None:
-    hint = f"make {statuses.place} writable again; until then, vethctl describe NAME asks the agent"
+def _report_unwritten(output: Output, report: AgentReport, directory: str) -> None:
+    hint = f"make {directory} writable again; until then, vethctl describe NAME asks the agent"
     output.error(f"{unwritten(report)}; the statuses shown are older", code="statuses-unwritten", hint=hint)
 
 
