@@ -367,6 +367,21 @@ def test_a_closed_node_cannot_be_entered(net: Topology) -> None:
         node.socket()
 
 
+@pytest.mark.parametrize("impair", ["kernel", "userspace"])
+def test_when_a_node_is_closed_its_peers_are_gone(impair: Any) -> None:
+    text = "a -- b; c -- a -- b" if impair == "kernel" else "a -- b delay=1ms; c -- a -- b"
+    with Topology.build(text, impair=impair) as net:
+        net["a"].close()
+        for name in ("b", "c"):
+            assert [link["ifname"] for link in json.loads(net[name].run(["ip", "-j", "link"]).stdout)] == ["lo"]
+
+
+def test_a_node_is_closed_although_a_socket_keeps_its_namespace(net: Topology) -> None:
+    with net["a"].socket():
+        net["a"].close()
+        assert [link.name for link in net["b"].links()] == ["lo", "eth0"]
+
+
 @pytest.mark.parametrize("use", ["with", "run", "start", "call", "submit"])
 def test_a_node_knows_that_something_was_run_in_it(node: Node, use: str) -> None:
     assert not node.was_entered

@@ -27,7 +27,7 @@ class Sockets(Closing):
     """A socket in each of some nodes."""
 
     def __init__(self, nodes: Iterable[str], namespaces: Mapping[str, Netns]) -> None:
-        names = list(nodes)
+        names = list(dict.fromkeys(nodes))
         with system_errors("open rtnetlink sockets in the nodes of a topology"):
             sockets = ns.map_in([namespaces[name].fd for name in names], RtnlSocket) if names else []
         self._of = dict(zip(names, sockets, strict=True))
@@ -63,6 +63,11 @@ class Sockets(Closing):
             and index in (0, address.ifindex)
             for address in outcome.bodies
         )
+
+    def has_link(self, node: str, index: int) -> bool:
+        """Return whether there is a link in `node`."""
+        (outcome,) = self.exchange(node, [get_link(index)])
+        return bool(outcome.bodies)
 
     def is_up(self, node: str, index: int) -> bool:
         """Return whether a link of `node` is set up; False if there is no such link."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from vethlib import ns
 from vethlib._primitives import Lock, are_threads_real, socket
-from vethlib.errors import InvalidValue, LinkNotFound, NetnsNotFound, NotSupported
+from vethlib.errors import InvalidValue, LinkNotFound, NetlinkError, NetnsNotFound, NotSupported
 from vethlib.linkref import LinkRef, locate
 from vethlib.links import IPInterface, Link, Stats
 from vethlib.ns import Netns
@@ -29,7 +29,7 @@ from vethlib.topology.programs.wording import note_failure, note_session
 
 from .blocks import Blocks, End
 from .peers import Peer, reached
-from .usable import wait_until_usable
+from .usable import wait_until_gone, wait_until_usable
 from .waiting import wait_until, wait_until_listening
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ __all__ = ["Node", "check_text", "end_programs", "release"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_END = 1.0  # seconds to wait for the end of a namespace, which something else may still use
 
 
 class Node(NotesEntry):
@@ -490,8 +492,10 @@ class Node(NotesEntry):
         """End the programs of the node and release its namespace, which ends with its links and their peers.
 
         Daemons that the programs have left in the background are ended, too. Other processes in the namespace, such as
-        those that were started in a ``with`` block, are not.
+        those that were started in a ``with`` block, are not. When this returns, the peers are gone, unless something
+        else still uses the namespace, such as a socket of the node.
         """
+        was_closed = self.closed
         try:
             end_programs([self])
         except BaseException:
@@ -499,6 +503,15 @@ class Node(NotesEntry):
             raise
         finally:
             release(self)
+        if not was_closed:
+            self._wait_for_end()
+
+    def _wait_for_end(self) -> None:
+        """Wait for the kernel, which removes the links of a namespace some time after its end (cleanup_net)."""
+        indexes = [(peer, self._indexes.get((peer.node, peer.link))) for peer in self._peers.values()]
+        peers = [(peer.node, peer.netns, index) for peer, index in indexes if index and not peer.netns.closed]
+        with suppress(NetnsNotFound, NetlinkError):  # another thread has closed them
+            wait_until_gone(peers, _END)
 
     def let_run(self) -> None:
         """Let programs keep running when Python ends, for a node that is also kept by another process."""

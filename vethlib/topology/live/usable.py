@@ -15,7 +15,7 @@ from vethlib.errors import WaitTimeout
 from vethlib.ns import Netns
 from vethlib.topology.sockets import Sockets
 
-__all__ = ["PATIENCE", "SLAB", "wait_until_usable", "wait_with"]
+__all__ = ["PATIENCE", "SLAB", "wait_until_gone", "wait_until_usable", "wait_with"]
 
 PATIENCE: Final = 30.0
 """Seconds to wait: 2 are needed if detection cannot be switched off, and more if others keep the RTNL lock busy."""
@@ -37,6 +37,16 @@ def wait_until_usable(links: Sequence[tuple[str, Netns, int]]) -> None:
         slab = links[start : start + SLAB]
         with Sockets([node for node, _, _ in slab], {node: netns for node, netns, _ in slab}) as sockets:
             wait_with(sockets, [(node, index) for node, _, index in slab], deadline)
+
+
+def wait_until_gone(links: Sequence[tuple[str, Netns, int]], seconds: float) -> None:
+    """Wait until the links, given as above, are gone, but no longer than that. Raises NetnsNotFound, NetlinkError."""
+    deadline = time.monotonic() + seconds
+    for start in range(0, len(links), SLAB):
+        slab = links[start : start + SLAB]
+        with Sockets([node for node, _, _ in slab], {node: netns for node, netns, _ in slab}) as sockets:
+            while any(sockets.has_link(node, index) for node, _, index in slab) and time.monotonic() < deadline:
+                time.sleep(_POLL)
 
 
 def wait_with(
