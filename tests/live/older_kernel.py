@@ -43,7 +43,7 @@ def renamed_only_while_down(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def sending(self: LinkSteps, steps: Sequence[Step]) -> list[Outcome]:
         if steps[0].what.startswith("name ") and next(busy, False):
-            return [Outcome(errno.EBUSY, "", ())]
+            return [Outcome(errno.EBUSY)]
         return send(self, steps)
 
     monkeypatch.setattr(LinkSteps, "_send", sending)
@@ -71,7 +71,7 @@ def with_einval_for_a_taken_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def refused(self: Namespaces, place: OpenNetns, requests: Sequence[bytes]) -> list[Outcome]:
         outcomes = exchange(self, place, requests)
-        return [Outcome(errno.EINVAL, "", ()) if each.errno == errno.EEXIST else each for each in outcomes]
+        return [Outcome(errno.EINVAL) if each.errno == errno.EEXIST else each for each in outcomes]
 
     monkeypatch.setattr(Namespaces, "exchange", refused)
 

@@ -45,24 +45,24 @@ def refused(
     def refusing_exchange(self: Namespaces, place: OpenNetns, requests: Sequence[bytes]) -> list[Outcome]:
         refuse = [is_refused(request) for request in requests]
         outcomes = iter(exchange(self, place, [one for one, no in zip(requests, refuse, strict=True) if not no]))
-        return [Outcome(number, "", ()) if no else next(outcomes) for no in refuse]
+        return [Outcome(number) if no else next(outcomes) for no in refuse]
 
     def refusing_both(self: Namespaces, place: OpenNetns, change: bytes, question: bytes) -> Sequence[Outcome]:
         return refusing_exchange(self, place, [change, question])
 
     def refusing_ask(self: Namespaces, place: OpenNetns, request: bytes) -> Outcome:
-        return Outcome(number, "", ()) if is_refused(request) else ask(self, place, request)
+        return Outcome(number) if is_refused(request) else ask(self, place, request)
 
     def refusing_dump(
         self: Namespaces, place: OpenNetns, request: bytes, parse: Callable[[bytes], Any], *rest: Any, **more: Any
     ) -> Outcome:
-        return Outcome(number, "", ()) if is_refused(request) else dump(self, place, request, parse, *rest, **more)
+        return Outcome(number) if is_refused(request) else dump(self, place, request, parse, *rest, **more)
 
     def refusing_begin(self: Namespaces, place: OpenNetns, requests: Sequence[bytes]) -> Any:
         refuse = [is_refused(request) for request in requests]
         if any(refuse):
             begun = begin(self, place, [])
-            begun.outcomes.extend([Outcome(number, "", ()) for _ in requests])
+            begun.outcomes.extend([Outcome(number) for _ in requests])
             return begun
         return begin(self, place, requests)
 

@@ -100,7 +100,7 @@ def a_name_that_was_taken(session: Session) -> object:
 
 
 def an_answer_that_was_lost(_: Session) -> object:
-    raise refusal(Outcome(errno.ENOBUFS, "", ()), "create veth 'x' ⇄ 'y'", "blue")
+    raise refusal(Outcome(errno.ENOBUFS), "create veth 'x' ⇄ 'y'", "blue")
 
 
 def a_cache_that_does_not_watch_it(session: Session) -> object:

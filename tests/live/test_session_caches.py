@@ -39,7 +39,7 @@ def test_a_link_that_a_cache_knows_is_not_asked_for(
         cache.watch("blue")
         session.create(Veth(End("va", "blue"), End("vb")))
         index = seen("va", "blue")["ifindex"]
-        refuse_all(monkeypatch, Outcome(105, "lost", ()))
+        refuse_all(monkeypatch, Outcome(105, "lost"))
         assert session.index("va", "blue") == index
         assert session.index("va", "netns:blue") == index
         with pytest.raises(NetlinkError, match="lost"):

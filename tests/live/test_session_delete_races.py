@@ -308,7 +308,7 @@ def test_a_deletion_that_is_refused_puts_the_groups_back_and_tells_each_item(
     before = host_state()
 
     def refuse(exchange: Any) -> None:
-        exchange.outcomes[-1] = Outcome(1, "because", ())
+        exchange.outcomes[-1] = Outcome(1, "because")
 
     with monkeypatch.context() as patch, pytest.raises(BatchError) as caught:
         scripted(session, netns, patch, refuse)
@@ -324,7 +324,7 @@ def test_a_look_that_fails_is_an_error_of_each_item(
     session: Session, others: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch, pytest.raises(BatchError) as caught:
-        refuse_all(patch, Outcome(105, "lost", ()))
+        refuse_all(patch, Outcome(105, "lost"))
         session.delete_many([("o1", ""), ("o2", "blue"), *((f"n{n}", "red") for n in range(20))])
     assert len(caught.value.exceptions) == 22
     assert {type(error) for error in caught.value.exceptions} == {NetlinkError}

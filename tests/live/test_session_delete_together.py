@@ -83,7 +83,7 @@ def _interrupt(_: Any) -> None:
 
 
 def _refuse(exchange: Any) -> None:
-    exchange.outcomes[-1] = Outcome(1, "because", ())
+    exchange.outcomes[-1] = Outcome(1, "because")
 
 
 @pytest.mark.parametrize("netns", ["", "blue"])

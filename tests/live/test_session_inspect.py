@@ -144,7 +144,7 @@ def test_a_link_goes_by_name_or_ifindex(session: Session, key: Any) -> None:
 
 def test_what_makes_inspecting_impossible_is_raised(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        refuse_all(patch, Outcome(12, "", ()))
+        refuse_all(patch, Outcome(12))
         with raises(NetlinkError, errno=errno.ENOMEM, request="look up 'lo'"):
             session.inspect([("", "lo")])
 
@@ -197,7 +197,7 @@ def test_an_end_at_home_is_not_found_where_a_namespace_does_not_say_which_id_hom
     edit_answers(
         monkeypatch,
         lambda place, requests, outcomes: [
-            Outcome(errno.EINVAL, "", ()) if place.ref == "blue" and request[4:6] == get_id else outcome
+            Outcome(errno.EINVAL) if place.ref == "blue" and request[4:6] == get_id else outcome
             for request, outcome in zip(requests, outcomes, strict=True)
         ],
     )

@@ -243,7 +243,7 @@ def test_details_are_all_that_the_kernel_says(session: Session) -> None:
 
 def test_a_link_that_goes_between_two_looks_is_not_found(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     session.create(Veth(End("va"), End("vb")))
-    answers = [Outcome(19, "", ()), Outcome(105, "lost", ())]
+    answers = [Outcome(19), Outcome(105, "lost")]
     edit_answers(monkeypatch, lambda _, requests, first: [answers[0]] if b"va\0" not in requests[0] else first)
     with raises(LinkNotFound, netns=""):
         session.stats("va")
@@ -258,7 +258,7 @@ def test_a_link_that_goes_between_two_looks_is_not_found(session: Session, monke
 
 
 def test_a_look_that_fails_says_so(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    refuse_all(monkeypatch, Outcome(12, "", ()))
+    refuse_all(monkeypatch, Outcome(12))
     with raises(NetlinkError, errno=errno.ENOMEM):
         session.lookup("va")
     with raises(NetlinkError, errno=errno.ENOMEM):

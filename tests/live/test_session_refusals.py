@@ -311,7 +311,7 @@ def test_each_step_that_is_refused_after_the_creation_is_named(
 
     def refusing(place: OpenNetns, requests: Sequence[bytes], outcomes: list[Outcome]) -> list[Outcome]:
         if len(requests) == (1 if what == "read" else 3) and str(place) == "netns:blue":
-            outcomes[number] = Outcome(errno.EACCES, "", ())
+            outcomes[number] = Outcome(errno.EACCES)
         return outcomes
 
     edit_answers(monkeypatch, refusing)

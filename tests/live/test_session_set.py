@@ -301,7 +301,7 @@ def test_a_kernel_that_renames_only_what_is_down_is_obliged(
             if b"vx\0" in request and not refused[0]:
                 refused[0] = True
                 ip("link", "set", "dev", "vx", "name", "va", netns="blue")
-                exchange.outcomes[number] = Outcome(errno.EBUSY, "", ())
+                exchange.outcomes[number] = Outcome(errno.EBUSY)
 
     monkeypatch.setattr(Namespaces, "run", busy)
     before = set(addresses("va", "blue"))

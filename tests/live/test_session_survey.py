@@ -161,7 +161,7 @@ def test_they_are_told_apart_even_where_the_kernel_does_not_say_their_mac(
     edit_answers(
         monkeypatch,
         lambda _, requests, outcomes: [
-            Outcome(95, "", ()) if len(request) == len(asked) and request[4:6] == asked[4:6] else outcome
+            Outcome(95) if len(request) == len(asked) and request[4:6] == asked[4:6] else outcome
             for request, outcome in zip(requests, outcomes, strict=True)
         ],
     )
@@ -218,7 +218,7 @@ def test_a_peer_is_the_one_ip_says(session: Session, blue: str) -> None:
 
 
 def test_a_list_that_cannot_be_had_is_an_error(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    refuse_all(monkeypatch, Outcome(12, "", ()))
+    refuse_all(monkeypatch, Outcome(12))
     with raises(NetlinkError, errno=errno.ENOMEM):
         session.survey([""])
 
@@ -265,7 +265,7 @@ def test_all_are_found_even_where_one_namespace_does_not_say_which_ids_it_has(
     edit_answers(
         monkeypatch,
         lambda place, requests, outcomes: [
-            Outcome(95, "", ()) if request[4:6] == get_id and place.ref == refusing else outcome
+            Outcome(95) if request[4:6] == get_id and place.ref == refusing else outcome
             for request, outcome in zip(requests, outcomes, strict=True)
         ],
     )

@@ -89,14 +89,14 @@ class Outcome(NamedTuple):
     """
 
     errno: int
-    extack: str
-    bodies: Sequence[Any]
+    extack: str = ""
+    bodies: Sequence[Any] = ()
 
 
-DONE: Final = Outcome(0, "", ())
-LOST: Final = Outcome(errno.ENOBUFS, "the kernel's answer was lost", ())
-_CUT: Final = Outcome(errno.EBADMSG, "the kernel's answer was cut each time", ())
-UNSENT: Final = Outcome(errno.ECANCELED, "not sent", ())
+DONE: Final = Outcome(0)
+LOST: Final = Outcome(errno.ENOBUFS, "the kernel's answer was lost")
+_CUT: Final = Outcome(errno.EBADMSG, "the kernel's answer was cut each time")
+UNSENT: Final = Outcome(errno.ECANCELED, "not sent")
 
 
 class Limits(NamedTuple):
@@ -317,7 +317,7 @@ class Exchange:
         if error:
             if error == errno.EINVAL and _asks_by_alternative_name(self._requests[position]):
                 error = errno.ENODEV
-            self.outcomes[position] = Outcome(error, extack(kind, flags, datagram, start, end), ())
+            self.outcomes[position] = Outcome(error, extack(kind, flags, datagram, start, end))
             self.refused = True
         elif self.overrun and kind == NLMSG_ERROR:
             # Without an overrun, this is done in _settle(). Other changes get no ack, so only this one is known to be
@@ -367,7 +367,7 @@ class Exchange:
         """Refuse a complete dump of which a part could not be parsed."""
         position = self._chunk.stop - 1
         if self.outcomes[position] is UNSENT:
-            self.outcomes[position] = Outcome(errno.EBADMSG, str(error), ())
+            self.outcomes[position] = Outcome(errno.EBADMSG, str(error))
             self.refused = True
         self._unreadable = None
 

@@ -48,7 +48,7 @@ def ask(sock: socket.SocketType, number: int, question: bytes) -> bytes | Outcom
             return None
         if kind == NLMSG_ERROR:
             missing = _I32.unpack_from(datagram, 16)[0] == -errno.ENODEV
-            return Outcome(errno.ENODEV, extack(kind, flags, datagram, 16, length), ()) if missing else None
+            return Outcome(errno.ENODEV, extack(kind, flags, datagram, 16, length)) if missing else None
     except (OSError, *UNREADABLE):
         return None
     if kind < NLMSG_MIN_TYPE:
@@ -214,5 +214,5 @@ def _end_of_dump(message: bytes, kind: int, flags: int, bodies: list[Any], *, is
     """Return the outcome of a dump, given the message that ends it."""
     if error := -_I32.unpack_from(message, 16)[0]:
         counts.refused(error)
-        return Outcome(error, extack(kind, flags, message, 16, len(message)), ())
+        return Outcome(error, extack(kind, flags, message, 16, len(message)))
     return Outcome(errno.EAGAIN, "the table changed during a dump", bodies) if is_torn else outcome_of((0, "", bodies))

@@ -186,7 +186,7 @@ class RtnlSocket:
         """
         if most is not None and not _TRACE:
             limited = self._alone(dump, request, parse, parse_alike, most, marks)
-            return limited or Outcome(errno.EBADMSG, "the dump cannot be read", ())
+            return limited or Outcome(errno.EBADMSG, "the dump cannot be read")
         if not _TRACE and not self._measures:
             outcome = self._alone(dump, request, parse, parse_alike, None, marks)
             if outcome is not None and (attempts == 1 or outcome.errno != errno.EAGAIN):

@@ -431,7 +431,7 @@ class Monitor(Closing):
         try:
             return dict(statuses.read(files).entries)
         except OSError as error:
-            refused = refusal(Outcome(error.errno or 0, "", ()), f"read the statuses in {statuses.place}", "")
+            refused = refusal(Outcome(error.errno or 0), f"read the statuses in {statuses.place}", "")
             refused.filename = error.filename
             raise refused from error
 

@@ -118,4 +118,4 @@ def write_offload(namespaces: Namespaces, place: OpenNetns, name: str, offload: 
 
 
 def _error(error: OSError, request: str, place: OpenNetns) -> NetlinkError:
-    return refusal(Outcome(error.errno or 0, "", ()), request, place.ref)
+    return refusal(Outcome(error.errno or 0), request, place.ref)

@@ -32,5 +32,5 @@ def present_name(namespaces: Namespaces, place: OpenNetns, index: int) -> str:
         answer = fcntl.ioctl(socket, _SIOCGIFNAME, _IFREQ.pack(index))
     except OSError as error:
         says = f"the link with ifindex {index} in {place} no longer exists" if error.errno == errno.ENODEV else ""
-        raise refusal(Outcome(error.errno or 0, "", ()), "look up a link", place.ref, says=says) from error
+        raise refusal(Outcome(error.errno or 0), "look up a link", place.ref, says=says) from error
     return decoded(answer[:_NAME].partition(b"\0")[0])

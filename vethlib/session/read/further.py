@@ -174,7 +174,7 @@ def _dump_some(
         return (), None
     if outcome.errno == errno.EFBIG:
         says = "other programs have added too many in its namespace: reading them would delay all other interfaces"
-        return outcome.bodies, refusal(Outcome(errno.EFBIG, "", ()), f"list the {field}", place.ref, says=says)
+        return outcome.bodies, refusal(Outcome(errno.EFBIG), f"list the {field}", place.ref, says=says)
     if outcome.errno:
         raise refusal(outcome, f"list the {field}", place.ref)
     return outcome.bodies, None

@@ -137,13 +137,13 @@ def _unreadable(error: Exception, place: OpenNetns, request: str | tuple[str, Ne
     if not isinstance(request, str):
         request = f"look up {describe(*request)}"
     text = str(error) if isinstance(error, Malformed) else "an acknowledgement instead of an answer"
-    return refusal(Outcome(errno.EBADMSG, text, ()), request, place.ref)
+    return refusal(Outcome(errno.EBADMSG, text), request, place.ref)
 
 
 def missing(name: str, netns: NetnsRef, request: str) -> NetlinkError:
     """Return LinkNotFound for a name that no link has."""
     says = f"there is no link {describe(name, netns)}"
-    return refusal(Outcome(errno.ENODEV, "", ()), request, netns, says=says)
+    return refusal(Outcome(errno.ENODEV), request, netns, says=says)
 
 
 def not_found(outcome: Outcome, name: str, netns: NetnsRef, request: str = "") -> NetlinkError:
@@ -155,7 +155,7 @@ def not_found(outcome: Outcome, name: str, netns: NetnsRef, request: str = "") -
 def renumbered(now: int, index: int | None, name: str, netns: NetnsRef, request: str) -> NetlinkError:
     """Return LinkNotFound for a name that now belongs to the link with ifindex `now`, not to the link with `index`."""
     says = f"{describe(name, netns)} now has ifindex {now}, not {index}: it is another link"
-    error = refusal(Outcome(errno.ENODEV, "", ()), request, netns, says=says)
+    error = refusal(Outcome(errno.ENODEV), request, netns, says=says)
     assert isinstance(error, LinkNotFound)
     error.index = now
     return error
@@ -163,7 +163,7 @@ def renumbered(now: int, index: int | None, name: str, netns: NetnsRef, request:
 
 def replaced(name: str, netns: NetnsRef, request: str) -> NetlinkError:
     """Return LinkNotFound for a link that now has the name and the ifindex of another."""
-    return refusal(Outcome(errno.ENODEV, "", ()), request, netns, says=f"{describe(name, netns)} is now another link")
+    return refusal(Outcome(errno.ENODEV), request, netns, says=f"{describe(name, netns)} is now another link")
 
 
 def same_link(index: int, seen: int | None, name: str, netns: NetnsRef) -> int:

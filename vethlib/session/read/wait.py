@@ -61,14 +61,14 @@ class Awaited(Value):
         target = Target(namespaces(self.netns), self.name, self.netns, f"wait for {self}")
         namespaces.cookie(target.place)
         if not target.place.is_still(self.birth):
-            raise target.refusal(Outcome(errno.ENODEV, "", ()), says="its namespace was replaced by another")
+            raise target.refusal(Outcome(errno.ENODEV), says="its namespace was replaced by another")
         return target
 
     def find(self, namespaces: Namespaces, target: Target) -> LinkMessage:
         """Return the link as it is now. Raises LinkNotFound, also if another link now has its ifindex."""
         link = find_at(namespaces, target, self.index)
         if self.known is not None and not self.known.is_now(link):
-            raise target.refusal(Outcome(errno.ENODEV, "", ()), says="another link now has its ifindex")
+            raise target.refusal(Outcome(errno.ENODEV), says="another link now has its ifindex")
         return link
 
 
@@ -154,4 +154,4 @@ def _is_switched_off(place: OpenNetns, name: str) -> bool:
 
 
 def _duplicate(says: str, target: Target) -> NetlinkError:
-    return target.refusal(Outcome(errno.EADDRINUSE, "", ()), says=says, cls=DuplicateAddress)
+    return target.refusal(Outcome(errno.EADDRINUSE), says=says, cls=DuplicateAddress)

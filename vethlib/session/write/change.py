@@ -203,7 +203,7 @@ def check_expected(namespaces: Namespaces, target: Target, link: LinkMessage) ->
     birth = target.place.birth
     if target.only_if is not None and not target.only_if(to_link(link, target.netns, cookie=birth[1]), birth):
         says = f"{describe(target.name, target.netns)} is now another link"
-        raise target.refusal(Outcome(errno.ENODEV, "", ()), says=says)
+        raise target.refusal(Outcome(errno.ENODEV), says=says)
 
 
 def _carry_out_or_undo(
@@ -256,9 +256,9 @@ def _carry_out(
             if field not in wanted.fields:
                 sent.late.keep_own(field)
     if wanted.ipv6 not in (None, link.ipv6):
-        refused = Outcome(errno.EBUSY, "", ())
         says = f"another program keeps changing net.ipv6.conf.{link.name}.disable_ipv6"
-        raise refusal(refused, f"{sent.target.what} ipv6", sent.target.netns, says=says, cls=NetlinkError)
+        what = f"{sent.target.what} ipv6"
+        raise refusal(Outcome(errno.EBUSY), what, sent.target.netns, says=says, cls=NetlinkError)
     return link
 
 
@@ -365,6 +365,6 @@ def _reach(sent: LinkSteps, goal: Goal) -> Link:
     link = sent.read_link()
     if missing := goal.unmet(link.ifaddrs):
         says = "the addresses of the link do not stay as they were set: another program keeps changing them"
-        refused = Outcome(errno.EBUSY, "", ())
-        raise refusal(refused, f"{sent.target.what} {missing[0].what}", sent.target.netns, says=says, cls=NetlinkError)
+        what = f"{sent.target.what} {missing[0].what}"
+        raise refusal(Outcome(errno.EBUSY), what, sent.target.netns, says=says, cls=NetlinkError)
     return link

@@ -399,4 +399,4 @@ def _peers(namespaces: Namespaces, ends: Mapping[int, LinkMessage]) -> dict[int,
 def _not_a_veth(name: str, netns: NetnsRef, link: LinkMessage) -> VethError:
     kind = link.kind or "physical or loopback"
     says = f"it is a {kind} link, and only veth links are deleted"
-    return refusal(Outcome(errno.EOPNOTSUPP, "", ()), f"delete {describe(name, netns)}", netns, says=says)
+    return refusal(Outcome(errno.EOPNOTSUPP), f"delete {describe(name, netns)}", netns, says=says)

@@ -173,7 +173,7 @@ class LinkSteps:
         if not (sources := sources_of(routes)):
             raise refused
         if why := until_checked(self.namespaces, {link: sources}).get(link):
-            outcome = Outcome(errno.EINVAL, refused.extack, ())
+            outcome = Outcome(errno.EINVAL, refused.extack)
             raise refusal(outcome, refused.request, self.target.netns, says=why) from None
         self._link_now()
 
@@ -304,7 +304,7 @@ class LinkSteps:
         link = read_body(self.target.place, now, parse_link, f"read {self.before.name!r}")
         if is_replaced(self.before, link) and link.mac.hex(":") != self._mac:
             says = "it is gone, and another link now has its ifindex"
-            raise self.target.refusal(Outcome(errno.ENODEV, "", ()), says=says)
+            raise self.target.refusal(Outcome(errno.ENODEV), says=says)
         return link
 
     def _give_addresses_back(self) -> None:

@@ -15,7 +15,7 @@ from vethlib.session.read.target import read_body
 
 __all__ = ["find_masters", "no_master"]
 
-_NO_MASTER: Final = Outcome(errno.EOPNOTSUPP, "", ())
+_NO_MASTER: Final = Outcome(errno.EOPNOTSUPP)
 
 _NEVER: Final = ("veth", "")
 """The kinds of links that take no ports: their drivers have no ndo_add_slave. lo and network cards have no kind."""

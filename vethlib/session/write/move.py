@@ -30,7 +30,7 @@ from .restoring.late import ELSEWHERE, LateFields
 
 __all__ = ["move"]
 
-_GONE: Final = Outcome(errno.ENODEV, "", ())
+_GONE: Final = Outcome(errno.ENODEV)
 
 
 def move(namespaces: Namespaces, target: Target, destination: OpenNetns, to: NetnsRef, name: str | None = None) -> Link:
@@ -93,7 +93,7 @@ def _move_renamed(
     if name in before.altnames:
         raise InvalidValue("name", name, "the link has it as an alternative name: remove that first (altnames=)")
     if links := holders(namespaces, [(destination, name)]):
-        raise _taken(namespaces, target, destination, Outcome(errno.EEXIST, "", ()), to, links)
+        raise _taken(namespaces, target, destination, Outcome(errno.EEXIST), to, links)
     way_back = _WayBack(namespaces, target, before, destination, name)
     losses = _Losses(namespaces, target, before)
     request = set_link(before.ifindex, netns_fd=destination.fd, name=encoded(name))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vethlib._nl.addr import new_addr, parse_addr, restore_addr
-from vethlib._nl.batch import Outcome
 from vethlib.addresses import Address, as_address, identity_of
 from vethlib.errors import NetlinkError
 from vethlib.links import IPInterface
@@ -35,7 +34,7 @@ def renew_addresses(namespaces: Namespaces, target: Target, wanted: Sequence[IPI
             requests += _renewal(address, as_address(interface, index, proto or address.proto))
     for outcome in namespaces.exchange(place, requests) if requests else ():
         if outcome.errno:
-            raise target.refusal(Outcome(outcome.errno, outcome.extack, ()), cls=NetlinkError)
+            raise target.refusal(outcome, cls=NetlinkError)
 
 
 def _renewal(address: Address, renewed: Address) -> list[bytes]:

@@ -127,7 +127,7 @@ class Slab:
                 return
             if name is None:
                 says = f"every name {side.end.name!r} is taken in {spell(side.end.netns)}"
-                job.refused(Outcome(errno.EEXIST, "", ()), says=says)
+                job.refused(Outcome(errno.EEXIST), says=says)
                 return
             side.name = name
         job.encode()
@@ -213,7 +213,7 @@ class Slab:
                 continue
             if place is None:
                 says = f"{describe(side.name, side.end.netns)} was created, but its namespace was replaced by another"
-                job.refused(Outcome(errno.ENODEV, "", ()), says=says, side=side)
+                job.refused(Outcome(errno.ENODEV), says=says, side=side)
             else:
                 side.place = place
         self._complete(self.jobs)
@@ -360,7 +360,7 @@ def _read(read: list[tuple[Identity, LinkMessage]], namespaces: Namespaces, plac
             job.gone(side)
         elif side.end.ipv6 not in (None, message.ipv6):
             step = "enable IPv6 on it" if side.end.ipv6 else "disable IPv6 on it"
-            busy = Outcome(errno.EBUSY, "", ())
+            busy = Outcome(errno.EBUSY)
             job.refused(busy, says=step_text(busy, side, step), side=side)
         else:
             read.append((place.identity, message))

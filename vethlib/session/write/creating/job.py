@@ -210,7 +210,7 @@ class Job:
     def gone(self, side: Side) -> None:
         """Note that an end that was created no longer exists."""
         says = f"{describe(side.name, side.end.netns)} was created, but no longer exists"
-        self.refused(Outcome(errno.ENODEV, "", ()), says=says, side=side)
+        self.refused(Outcome(errno.ENODEV), says=says, side=side)
 
     def failed(self, error: VethError) -> None:
         """Note a copy of an error that concerns all pairs of a namespace."""

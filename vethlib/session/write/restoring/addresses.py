@@ -42,8 +42,8 @@ def restore_addresses(
                 raise target.refusal(outcome, cls=NetlinkError)
     if steps := _missing(namespaces, target.place, index, restored, own):
         says = "they do not stay as they were: another program keeps changing them"
-        refused = Outcome(errno.EBUSY, "", ())
-        raise refusal(refused, f"{target.what}: {steps[0].what}", target.netns, says=says, cls=NetlinkError)
+        what = f"{target.what}: {steps[0].what}"
+        raise refusal(Outcome(errno.EBUSY), what, target.netns, says=says, cls=NetlinkError)
 
 
 def _missing(

@@ -129,7 +129,7 @@ class LateFields:
                 "remove some, or change it without an agent (`vethctl apply` restores all)"
             )
             what = f"{self._target.what}: keep its {name}"
-            raise refusal(Outcome(errno.EFBIG, "", ()), what, self._target.netns, says=says)
+            raise refusal(Outcome(errno.EFBIG), what, self._target.netns, says=says)
 
     def read_elsewhere(self, addresses: Iterable[Address], *versions: int, is_costly: bool = True) -> None:
         """Read the routes over other links whose source is one of these addresses, unless this has been done.
@@ -183,7 +183,7 @@ class LateFields:
         if name in self._at_stake:
             whose = "any" if before is None else "those of other programs"
             says = f"there were more than {self._most}, of which {whose} may be lost"
-            raise refusal(Outcome(errno.EFBIG, "", ()), f"restore the {name} of {where}", self._target.netns, says=says)
+            raise refusal(Outcome(errno.EFBIG), f"restore the {name} of {where}", self._target.netns, says=says)
 
     def keep_own(self, name: str) -> None:
         """Restore what vethlib had added, as far as the link can have it after the change."""
