@@ -354,7 +354,7 @@ class RtnlSocket:
             except Malformed as error:
                 malformed = malformed or error
 
-    def _recover(self, exchange: Exchange, malformed: Malformed | None = None) -> None:
+    def _recover(self, exchange: Exchange, malformed: Malformed | None) -> None:
         """Read the answers that survived after some were lost, up to the ack of a no-op.
 
         The no-op is sent after the buffer has been emptied, because its ack would not fit into a full one either.

@@ -49,7 +49,7 @@ def read_further(
 
     Raises NetlinkError, LinkNotFound.
     """
-    (outcome,) = namespaces.ask_all(place, [get_link(link.ifindex)])
+    outcome = namespaces.ask(place, get_link(link.ifindex))
     if outcome.errno:
         raise refusal(outcome, f"read {link.name!r}", place.ref)
     values = _values(namespaces, place, read_body(place, outcome, _itself), wanted)
@@ -104,7 +104,7 @@ def _values(
 def _master(namespaces: Namespaces, place: OpenNetns, index: int) -> MasterName:
     """Return the master of a link, given its ifindex."""
     if index:
-        (outcome,) = namespaces.ask_all(place, [get_link(index)])
+        outcome = namespaces.ask(place, get_link(index))
         if not outcome.errno:
             master = read_body(place, outcome, parse_link)
             return MasterName(master.name, index, master.altnames)

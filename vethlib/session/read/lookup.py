@@ -52,7 +52,7 @@ def _in_slab(
     answered: dict[OpenNetns, bytes | None] = {}
     if not addresses:
         lone = {place: items[at[0]][0] for place, at in by_place.items() if len(at) == 1 and not place.is_home}
-        answers = namespaces.ask_once(list(lone), list(map(_request, lone.values())))
+        answers = namespaces.ask_once(list(lone), list(map(get_named, lone.values())))
         answered = dict(zip(lone, answers, strict=True))
     namespaces.open_sockets([place for place in by_place if answered.get(place) is None])
     for place, positions in by_place.items():
@@ -61,13 +61,9 @@ def _in_slab(
             message = _meant(namespaces, place, item, outcome_of((0, "", (body,))))
             yield positions[0], to_link(message, item[1], cookie=place.cookie)
             continue
-        names = [items[position] for position in positions]
-        outcomes = namespaces.ask_all(place, [_request(name) for name, *_ in names])
-        yield from zip(positions, _links(namespaces, place, names, outcomes, addresses=addresses), strict=True)
-
-
-def _request(name: str) -> bytes:
-    return get_named(name)
+        here = [items[position] for position in positions]
+        outcomes = namespaces.ask_all(place, [get_named(name) for name, *_ in here])
+        yield from zip(positions, _links(namespaces, place, here, outcomes, addresses=addresses), strict=True)
 
 
 def _meant(namespaces: Namespaces, place: OpenNetns, item: Located, outcome: Outcome) -> LinkMessage:

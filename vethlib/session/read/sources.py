@@ -98,5 +98,5 @@ def _unchecked(
 
 
 def _has_carrier(namespaces: Namespaces, place: OpenNetns, index: int) -> bool:
-    (outcome,) = namespaces.ask_all(place, [get_link(index)])
+    outcome = namespaces.ask(place, get_link(index))
     return not outcome.errno and bool(read_body(place, outcome, parse_link).flags & IFF_LOWER_UP)
