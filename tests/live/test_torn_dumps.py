@@ -21,7 +21,7 @@ from vethlib._nl.link import dump_links, parse_link
 from vethlib._nl.sock import RtnlSocket
 from vethlib._nl.torn import ENOUGH, LOOK_PATIENCE
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
-from vethlib.session.read.reading import _addresses_of_torn, _links_of_torn, read_addresses, table
+from vethlib.session.read.reading import _addresses_of_torn, _links_of_torn, address_messages, table
 
 pytestmark = pytest.mark.slow
 
@@ -105,7 +105,7 @@ def test_of_torn_dumps_together_what_is_doubtful_is_looked_at(session: Session) 
     session.create(Veth(End("a", addresses=["10.0.0.1/24", "10.0.1.1/24"]), End("b", addresses=["10.0.2.1/24"])))
     with session._namespaces() as places:
         place = places("")
-        links, addresses = table(places, place), read_addresses(places, place)
+        links, addresses = table(places, place), address_messages(places, place)
         gone = links[-1]._replace(ifindex=links[-1].ifindex + 1, name="gone")
         assert _links_of_torn(places, place, [[*links, gone], links[:-1]]) == links
         assert _links_of_torn(places, place, [links[1:], links[:-1]]) == links

@@ -14,7 +14,7 @@ from vethlib.session.read import dependents
 def test_routes_by_the_addresses_of_many_links_are_found_in_proportional_time(monkeypatch: pytest.MonkeyPatch) -> None:
     nobody: Any = None
     there: list[Any] = []
-    monkeypatch.setattr(dependents, "read_addresses", lambda *_: there)
+    monkeypatch.setattr(dependents, "address_messages", lambda *_: there)
     monkeypatch.setattr(dependents, "_dumped", lambda *_: [])
 
     def work(number: int) -> None:

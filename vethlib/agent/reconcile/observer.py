@@ -26,7 +26,7 @@ from vethlib.agent.planning.recorded import RecordedEnd
 from vethlib.ifindex.dumps import FirstLook
 from vethlib.links import Link
 from vethlib.session import Session
-from vethlib.session.read.reading import addresses_of, read_addresses, to_link
+from vethlib.session.read.reading import address_messages, addresses_of, to_link
 from vethlib.session.session import open_namespaces
 
 from .watches import Watches
@@ -135,7 +135,7 @@ class HostObserver:
                     if record is None or self.watches.led_to(ref) != place:
                         continue
                     if not ref:
-                        messages = read_addresses(namespaces, namespaces.home, link.index)
+                        messages = address_messages(namespaces, namespaces.home, link.index)
                     elif look is not None and is_same_netns(place, cookie, place, look.cookie):
                         messages = look.addresses_of(link.index)
                     else:

@@ -13,7 +13,6 @@ from vethlib.session.core.ipv6 import IPv6Settings, read_settings
 from vethlib.session.core.refusal import loading
 from vethlib.session.read.lookup import look_up
 from vethlib.session.read.reading import (
-    addresses_of,
     find,
     find_index,
     find_known,
@@ -93,7 +92,7 @@ class ReadingSession(SessionBase):
     def addresses(self, netns: NetnsRef = "") -> list[Address]:
         """Return all addresses of a namespace, each with its owner and state."""
         with self._namespaces() as namespaces:
-            return addresses_of(read_addresses(namespaces, namespaces(netns)))
+            return read_addresses(namespaces, namespaces(netns))
 
     def details(self, name: LinkRef, netns: NetnsRef = "") -> dict[str, object]:
         """Return everything that the kernel reports about a link, decoded by pyroute2, as {"IFLA_MTU": 1500, …}.

@@ -42,7 +42,7 @@ from vethlib.session.core.namespaces import Namespaces, OpenNetns
 from vethlib.session.core.refusal import refusal
 from vethlib.session.core.slabs import by_reference, slabs
 
-from .reading import read_addresses, table
+from .reading import address_messages, table
 from .target import is_another_in, read_body
 
 __all__ = ["read_dependents"]
@@ -186,7 +186,7 @@ def _sourced(
     """
     having: dict[bytes, set[int]] = {}
     asked = frozenset(indexes)
-    for address in read_addresses(namespaces, place):
+    for address in address_messages(namespaces, place):
         if address.ifindex in asked:
             having.setdefault(address.address, set()).add(address.ifindex)
     counts: Counter[tuple[int, bytes, int, bool, bool]] = Counter()

@@ -19,7 +19,7 @@ from vethlib.links import Link, describe
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
 from vethlib.session.core.slabs import by_reference, slabs
 
-from .reading import addresses_of, read_addresses, to_link
+from .reading import read_addresses, to_link
 from .target import is_another_in, not_found, read_body, replaced, same_link
 
 __all__ = ["look_up"]
@@ -94,7 +94,7 @@ def _links(
     # One dump for each link if they are few, otherwise one dump for all.
     indexes = {message.ifindex for message in messages} if len(messages) <= _FEW else {0}
     for index in indexes:
-        for address in addresses_of(read_addresses(namespaces, place, index)):
+        for address in read_addresses(namespaces, place, index):
             own.setdefault(address.index, []).append(address)
     return [
         to_link(message, item[1], own.get(message.ifindex, ()), cookie=cookie)

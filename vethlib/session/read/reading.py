@@ -38,6 +38,8 @@ from vethlib.session.core.refusal import refusal
 from .target import Target, not_found, read_body
 
 __all__ = [
+    "address_messages",
+    "address_messages_if_whole",
     "addresses_of",
     "find",
     "find_at",
@@ -45,7 +47,6 @@ __all__ = [
     "find_known",
     "link_of",
     "read_addresses",
-    "read_addresses_if_whole",
     "read_details",
     "read_link",
     "read_links",
@@ -222,8 +223,8 @@ def _links_of_torn(
     return [links[index] for index in sorted(links)]
 
 
-def read_addresses(namespaces: Namespaces, place: OpenNetns, index: int = 0) -> list[AddrMessage]:
-    """Return the addresses of one link, or of every link in `place`."""
+def address_messages(namespaces: Namespaces, place: OpenNetns, index: int = 0) -> list[AddrMessage]:
+    """Return the messages of the addresses of one link, or of every link in `place`."""
     outcome, torn = _dump(namespaces, place, dump_addrs(index), parse_if_ip)
     addresses = _readable(outcome.bodies)
     if torn:
@@ -237,8 +238,8 @@ def read_addresses(namespaces: Namespaces, place: OpenNetns, index: int = 0) -> 
     return [address for address in addresses if not index or address.ifindex == index]
 
 
-def read_addresses_if_whole(namespaces: Namespaces, place: OpenNetns) -> list[AddrMessage] | None:
-    """Return the addresses of every link in `place` by one dump; None if it is torn."""
+def address_messages_if_whole(namespaces: Namespaces, place: OpenNetns) -> list[AddrMessage] | None:
+    """Return those of every link in `place` by one dump; None if it is torn."""
     outcome = namespaces.dump(place, dump_addrs(0), parse_if_ip, 1)
     if outcome.errno == errno.EAGAIN:
         return None
@@ -267,13 +268,18 @@ def _addresses_of_torn(
     links = dict.fromkeys(identity[0] for identity in doubtful)
     return [
         *(address for address in found.values() if address.ifindex not in links),
-        *(address for link in links for address in read_addresses(namespaces, place, link)),
+        *(address for link in links for address in address_messages(namespaces, place, link)),
     ]
 
 
 _identity: Callable[[AddrMessage], tuple[int, bytes, int, bytes]] = attrgetter(
     "ifindex", "address", "prefixlen", "peer"
 )
+
+
+def read_addresses(namespaces: Namespaces, place: OpenNetns, index: int = 0) -> list[Address]:
+    """Return the addresses of one link, or of every link in `place`, as Addresses."""
+    return list(map(to_address, address_messages(namespaces, place, index)))
 
 
 def addresses_of(messages: Iterable[AddrMessage]) -> list[Address]:
@@ -288,7 +294,7 @@ def read_link(namespaces: Namespaces, target: Target) -> Link:
 
 def with_addresses(namespaces: Namespaces, target: Target, message: LinkMessage) -> Link:
     """Return a link that was read, with its addresses."""
-    ifaddrs = addresses_of(read_addresses(namespaces, target.place, message.ifindex))
+    ifaddrs = read_addresses(namespaces, target.place, message.ifindex)
     return to_link(message, target.netns, ifaddrs, cookie=target.place.cookie)
 
 
@@ -296,7 +302,7 @@ def read_links(namespaces: Namespaces, place: OpenNetns, netns: NetnsRef) -> lis
     """Return every link in `place` with its addresses, in the kernel's order."""
     links: list[Any] = table(namespaces, place)
     addresses: dict[int, list[Address]] = {}
-    for address in addresses_of(read_addresses(namespaces, place)):
+    for address in read_addresses(namespaces, place):
         addresses.setdefault(address.index, []).append(address)
     cookie = place.cookie
     # In place, so that each message is freed at once, instead of leaving a second list to the garbage collector.

@@ -18,7 +18,7 @@ from vethlib.endfields.routes import Route
 from vethlib.errors import VethError
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
 
-from .reading import addresses_of, read_addresses
+from .reading import read_addresses
 from .target import read_body
 
 __all__ = ["Sources", "source_of", "sources_of", "until_checked", "until_checked_anywhere"]
@@ -73,7 +73,7 @@ def until_checked(namespaces: Namespaces, sources: Sources) -> dict[tuple[OpenNe
 def until_checked_anywhere(namespaces: Namespaces, place: OpenNetns, addresses: Collection[IPv6Address]) -> None:
     """Wait until the kernel has checked these addresses, on any links of a namespace, or waiting is in vain."""
     sources: dict[tuple[OpenNetns, int], set[IPv6Address]] = {}
-    for each in addresses_of(read_addresses(namespaces, place)):
+    for each in read_addresses(namespaces, place):
         if isinstance(each.interface.ip, IPv6Address) and each.interface.ip in addresses:
             sources.setdefault((place, each.index), set()).add(each.interface.ip)
     until_checked(namespaces, sources)
@@ -83,7 +83,7 @@ def _unchecked(
     namespaces: Namespaces, place: OpenNetns, index: int, addresses: Collection[IPv6Address], waited: float
 ) -> tuple[bool, str]:
     """Return whether a link has one of the addresses that cannot be used yet, and why waiting for it is in vain."""
-    present = addresses_of(read_addresses(namespaces, place, index))
+    present = read_addresses(namespaces, place, index)
     for address in present:
         if address.usable or (ip := address.interface.ip) not in addresses:
             continue

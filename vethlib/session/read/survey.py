@@ -21,7 +21,7 @@ from vethlib.session.core.namespaces import Identity, Namespaces, OpenNetns
 from vethlib.session.core.slabs import slabs
 
 from .peers import Peers
-from .reading import read_addresses, read_addresses_if_whole, table
+from .reading import address_messages, address_messages_if_whole, table
 from .seen import LinkAt, Seen, Survey, SurveyedLink
 from .target import is_another_in, not_found, nsid_of_home, read_body
 
@@ -234,14 +234,14 @@ def _ask(namespaces: Namespaces, place: OpenNetns, keys: Sequence[str | int], fo
 
 def _addresses(namespaces: Namespaces, place: OpenNetns, indexes: dict[int, LinkMessage]) -> list[AddrMessage]:
     if len(indexes) > _FEW:
-        addresses = read_addresses_if_whole(namespaces, place)
+        addresses = address_messages_if_whole(namespaces, place)
         if addresses is not None:
             return [address for address in addresses if address.ifindex in indexes]
     # The addresses of one link arrive in one datagram, so they are never torn. While the IPv6 addresses of thousands of
     # links become usable (duplicate address detection), no dump of all addresses would be whole.
-    return [address for index in indexes for address in read_addresses(namespaces, place, index)]
+    return [address for index in indexes for address in address_messages(namespaces, place, index)]
 
 
 def _all_addresses(namespaces: Namespaces, place: OpenNetns, indexes: dict[int, LinkMessage]) -> list[AddrMessage]:
     """Do the same as :func:`_addresses`, for every link in `place`."""
-    return _addresses(namespaces, place, indexes) if len(indexes) > _FEW else read_addresses(namespaces, place)
+    return _addresses(namespaces, place, indexes) if len(indexes) > _FEW else address_messages(namespaces, place)

@@ -27,7 +27,7 @@ from vethlib.session.core.ipv6 import read_settings
 from vethlib.session.core.namespaces import Birth, Namespaces, OpenNetns
 from vethlib.session.core.refusal import system_errors
 
-from .reading import addresses_of, find_at, read_addresses, with_addresses
+from .reading import find_at, read_addresses, with_addresses
 from .samelink import KnownVeth
 from .target import Target
 
@@ -125,7 +125,7 @@ def _next_event(listeners: Sequence[RtnlSocket], timeout: float) -> None:
 def _missing(namespaces: Namespaces, target: Target, end: Awaited) -> tuple[str, str] | None:
     """Return what the link waits for, as a code and in words; None if it is usable. Raises DuplicateAddress."""
     link = end.find(namespaces, target)
-    addresses = addresses_of(read_addresses(namespaces, target.place, link.ifindex))
+    addresses = read_addresses(namespaces, target.place, link.ifindex)
     wanted = {identity_of(interface): interface for interface in end.addresses}
     given = [address for address in addresses if address.identity in wanted or address.identity in end.present]
     if duplicates := [str(address.interface.ip) for address in given if address.dadfailed]:

@@ -32,7 +32,7 @@ from vethlib.session.core.namespaces import Namespaces, OpenNetns
 from vethlib.session.core.refusal import refusal
 from vethlib.session.read.dying import are_dying, holders
 from vethlib.session.read.further import read_further
-from vethlib.session.read.reading import addresses_of, find, find_known, read_addresses, to_link
+from vethlib.session.read.reading import find, find_known, read_addresses, to_link
 from vethlib.session.read.target import Target
 
 from .addressing import ROUNDS, Goal
@@ -119,7 +119,7 @@ def change(namespaces: Namespaces, target: Target, wanted: Change) -> Link:
         wanted = _with_master(namespaces, target, wanted)
     touches = wanted.touches_addresses(before)
     reads = touches or wanted.relabels(before) or decides_addresses(wanted.fields)
-    had = addresses = addresses_of(read_addresses(namespaces, place, before.ifindex)) if reads else []
+    had = addresses = read_addresses(namespaces, place, before.ifindex) if reads else []
     if (name := wanted.name_after(before)) != before.name:
         addresses = _relabelled(addresses, name)
     goal = _goal(before.ifindex, addresses, wanted) if wanted.has_addresses else None

@@ -21,7 +21,7 @@ from vethlib.session.core.refusal import loading, refusal
 from vethlib.session.core.settings import check_secret, read_all, read_setting, restore_all, write_settings
 from vethlib.session.core.undo import note, undo_all
 from vethlib.session.read.further import read_further
-from vethlib.session.read.reading import addresses_of, find_at, read_addresses, with_addresses
+from vethlib.session.read.reading import find_at, read_addresses, with_addresses
 from vethlib.session.read.samelink import is_replaced
 from vethlib.session.read.target import Target, read_body
 
@@ -198,7 +198,7 @@ class LinkSteps:
         if not link.up:
             return self._send([step])[0]
         index = link.ifindex
-        addresses = addresses_of(read_addresses(self.namespaces, self.target.place, index))
+        addresses = read_addresses(self.namespaces, self.target.place, index)
         has_added = any(step.adds is not None for steps, _ in self._sent for step in steps)
         self.late.read_rest(readdressed=self._readdresses and has_added)
         self.late.read_elsewhere(addresses, 6)
@@ -322,7 +322,7 @@ class LinkSteps:
         had = {address.identity for address in self._addresses if address.by_kernel}
         if had or Sysctl(ADDR_GEN_MODE, _MAKES_NONE) in self._direct[SYSCTLS]:
             index = self.before.ifindex
-            present = addresses_of(read_addresses(self.namespaces, self.target.place, index))
+            present = read_addresses(self.namespaces, self.target.place, index)
             if had and had.isdisjoint(each.identity for each in present):
                 return
             steps = [take(each, index) for each in present if each.by_kernel and each.identity not in had]

@@ -21,7 +21,7 @@ from vethlib.session.core.settings import read_all, restore_all
 from vethlib.session.core.undo import note, undo_all
 from vethlib.session.read.dying import Wanted, are_dying, holders
 from vethlib.session.read.further import read_further
-from vethlib.session.read.reading import addresses_of, find, read_addresses, table, with_addresses
+from vethlib.session.read.reading import find, read_addresses, table, with_addresses
 from vethlib.session.read.target import Target
 
 from .change import Change, change
@@ -184,7 +184,7 @@ class _Losses:
         self._master = read_further(namespaces, place, before, {MASTER: None})[MASTER]
         self._has_settings = before.name not in OF_THE_NAMESPACE  # those under such a name belong to no link
         self._settings = read_all(place, before.name) if self._has_settings else ()
-        self._addresses = addresses_of(read_addresses(namespaces, place, index))
+        self._addresses = read_addresses(namespaces, place, index)
         self._late = LateFields(namespaces, self._target, before)
         self._late.read(LATE)
         self._late.read_elsewhere(self._addresses, 4, 6)

@@ -9,7 +9,7 @@ from vethlib.addresses import Address, as_address, identity_of
 from vethlib.errors import NetlinkError
 from vethlib.links import IPInterface
 from vethlib.session.core.namespaces import Namespaces
-from vethlib.session.read.reading import addresses_of, find, read_addresses
+from vethlib.session.read.reading import find, read_addresses
 from vethlib.session.read.target import Target
 
 from .addressing import take
@@ -27,7 +27,7 @@ def renew_addresses(namespaces: Namespaces, target: Target, wanted: Sequence[IPI
     link = find(namespaces, target)
     target.check(namespaces, link)
     place, index = target.place, link.ifindex
-    present = {address.identity: address for address in addresses_of(read_addresses(namespaces, place, index))}
+    present = {address.identity: address for address in read_addresses(namespaces, place, index)}
     requests: list[bytes] = []
     for interface in wanted:
         if (address := present.get(identity_of(interface))) is not None:

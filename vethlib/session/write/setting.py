@@ -22,7 +22,7 @@ from vethlib.links import Link, describe
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
 from vethlib.session.core.refusal import copy_for, refusal
 from vethlib.session.core.slabs import by_reference, slabs
-from vethlib.session.read.reading import addresses_of, find, read_addresses, to_link
+from vethlib.session.read.reading import find, read_addresses, to_link
 from vethlib.session.read.target import Target, read_body
 
 __all__ = ["Setting", "carry_out", "carry_out_all", "only_setting"]
@@ -82,7 +82,7 @@ def carry_out(namespaces: Namespaces, target: Target, setting: Setting) -> Link:
         raise _requesting(target).not_found(answer)
     message = target.read(answer, parse_link)
     namespaces.caches.learn([(place.identity, message)])
-    ifaddrs = addresses_of(read_addresses(namespaces, place, message.ifindex))
+    ifaddrs = read_addresses(namespaces, place, message.ifindex)
     return to_link(message, target.netns, ifaddrs, cookie=place.cookie)
 
 

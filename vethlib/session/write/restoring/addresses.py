@@ -12,7 +12,7 @@ from vethlib.endfields.table import Step
 from vethlib.errors import NetlinkError
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
 from vethlib.session.core.refusal import refusal
-from vethlib.session.read.reading import addresses_of, read_addresses
+from vethlib.session.read.reading import read_addresses
 from vethlib.session.read.target import Target
 from vethlib.session.write.addressing import ROUNDS, give, take
 
@@ -49,7 +49,7 @@ def restore_addresses(
 def _missing(
     namespaces: Namespaces, place: OpenNetns, index: int, wanted: Sequence[Address], own: Container[Identity] | None
 ) -> list[Step]:
-    present = [each for each in addresses_of(read_addresses(namespaces, place, index)) if not each.comes_again]
+    present = [each for each in read_addresses(namespaces, place, index) if not each.comes_again]
     known = {address.identity for address in wanted}
     foreign = (
         [] if own is None else [each for each in present if each.identity not in known and each.identity not in own]

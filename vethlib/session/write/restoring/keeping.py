@@ -9,7 +9,7 @@ from vethlib.endfields.table import LATE
 from vethlib.errors import VethError
 from vethlib.links import NetnsRef, describe
 from vethlib.session.core.namespaces import Namespaces
-from vethlib.session.read.reading import addresses_of, find, read_addresses
+from vethlib.session.read.reading import find, read_addresses
 from vethlib.session.read.target import Target
 
 from .late import LateFields
@@ -29,7 +29,7 @@ def keeping_dependents(namespaces: Namespaces, name: str, netns: NetnsRef, index
     link = target.check(namespaces, find(namespaces, target))
     late = LateFields(namespaces, target, link)
     late.read(LATE)
-    late.read_elsewhere(addresses_of(read_addresses(namespaces, target.place, link.ifindex)), 4, 6)
+    late.read_elsewhere(read_addresses(namespaces, target.place, link.ifindex), 4, 6)
     try:
         yield
     except BaseException:

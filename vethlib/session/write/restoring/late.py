@@ -67,7 +67,7 @@ from vethlib.session.core.ipv6 import read_settings
 from vethlib.session.core.namespaces import Namespaces
 from vethlib.session.core.refusal import loading, refusal
 from vethlib.session.read.further import dump_over
-from vethlib.session.read.reading import addresses_of, find_at, read_addresses
+from vethlib.session.read.reading import find_at, read_addresses
 from vethlib.session.read.samelink import is_replaced
 from vethlib.session.read.target import Target
 
@@ -322,7 +322,7 @@ class LateFields:
             is_off = read_settings(self._target.place, name).accept_dad <= 0
         except VethError:
             is_off = False
-        present = addresses_of(read_addresses(self._namespaces, self._target.place, self._index))
+        present = read_addresses(self._namespaces, self._target.place, self._index)
         return sources.intersection(each.interface.ip for each in present if is_off or each.nodad)
 
     def _await(self, sources: set[IPv6Address]) -> bool:
