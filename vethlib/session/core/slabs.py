@@ -5,12 +5,15 @@ If there are too few descriptors, slabs are halved.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, TypeVar
 
+from vethlib.errors import VethError, is_exhaustion
 from vethlib.links import NetnsRef
 
-__all__ = ["SLAB", "Slab", "by_reference", "slabs"]
+from .namespaces import Namespaces
+
+__all__ = ["SLAB", "Slab", "by_reference", "read_in_slabs", "slabs"]
 
 T = TypeVar("T")
 
@@ -50,3 +53,24 @@ def by_reference(refs: Iterable[NetnsRef]) -> list[list[int]]:
         key = ref or "" if ref is None or isinstance(ref, str) else id(ref)
         groups.setdefault(key, []).append(position)
     return list(groups.values())
+
+
+def read_in_slabs(
+    open_namespaces: Callable[[], Namespaces],
+    refs: Iterable[NetnsRef],
+    read: Callable[[Namespaces, Sequence[Sequence[int]]], Iterable[tuple[int, T]]],
+) -> dict[int, T]:
+    """Read the items that have these references, slab by slab; return what was read, by position.
+
+    `read` is given the positions in a slab, by reference, and yields the position and the value of each item.
+    """
+    found: dict[int, T] = {}
+    for slab in slabs(by_reference(refs)):
+        with open_namespaces() as namespaces:
+            try:
+                found.update(read(namespaces, slab))
+            except VethError as error:
+                slab.short = is_exhaustion(error)
+                if not slab.is_repeated:
+                    raise
+    return found

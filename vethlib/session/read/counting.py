@@ -28,7 +28,7 @@ from vethlib.links import Stats, describe
 from vethlib.rates import Sample
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
 from vethlib.session.core.refusal import refusal
-from vethlib.session.core.slabs import by_reference, slabs
+from vethlib.session.core.slabs import read_in_slabs, slabs
 
 from .target import is_another_in, not_found, read_body, renumbered, replaced
 
@@ -39,22 +39,13 @@ def count_many(
     open_namespaces: Callable[[], Namespaces], items: Sequence[Located], *, missing_ok: bool
 ) -> list[Sample | None]:
     """Return a sample for each item, in order; see Session.stats_many."""
-    groups = by_reference(netns for _, netns, *_ in items)
-    found: list[Sample | None] = [None] * len(items)
-    for slab in slabs(groups):
-        with open_namespaces() as namespaces:
-            try:
-                for position, sample in _count_slab(namespaces, items, slab, missing_ok=missing_ok):
-                    found[position] = sample
-            except VethError as error:
-                slab.short = is_exhaustion(error)
-                if not slab.is_repeated:
-                    raise
-    return found
+    read = partial(_count_slab, items, missing_ok=missing_ok)
+    found = read_in_slabs(open_namespaces, (netns for _, netns, *_ in items), read)
+    return [found.get(position) for position in range(len(items))]
 
 
 def _count_slab(
-    namespaces: Namespaces, items: Sequence[Located], groups: Iterable[Sequence[int]], *, missing_ok: bool
+    items: Sequence[Located], namespaces: Namespaces, groups: Iterable[Sequence[int]], *, missing_ok: bool
 ) -> Iterator[tuple[int, Sample | None]]:
     """Yield the position of each of these items, and its sample."""
     opened: list[tuple[OpenNetns, Sequence[int]]] = []

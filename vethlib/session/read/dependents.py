@@ -8,7 +8,6 @@ The kernel removes the following, and never restores it:
 * with its MAC: its neighbours (neigh_changeaddr). Links on top of it may take the new MAC (vlan_sync_address).
 * with an IPv4 address: the routes that have it as their source, over any link; with the last IPv4 address, all IPv4
   routes and neighbours of the link. IPv6 routes only lose their source.
-
 * with an MTU below 1280: its IPv6 token (addrconf_ifdown).
 
 Not covered: settings in /proc and /sys (and those of neigh, which have their own netlink message), multicast addresses,
@@ -27,7 +26,7 @@ from socket import AF_INET, AF_INET6
 from typing import Any, Final, TypeAlias
 
 from vethlib._nl.const import RT_TABLE_MAIN, RTM_F_CLONED, RTPROT_KERNEL, TC_H_INGRESS, TC_H_ROOT
-from vethlib._nl.dependents.attached import dump_qdiscs, parse_mounted, parse_qdisc
+from vethlib._nl.dependents.attached import Mounted, dump_qdiscs, parse_mounted, parse_qdisc
 from vethlib._nl.dependents.kept import has_source, marks_of_sources
 from vethlib._nl.dependents.neighbour import dump_neighbours, parse_neighbour
 from vethlib._nl.dependents.route import RouteMessage, dump_routes_over, parse_route
@@ -36,11 +35,10 @@ from vethlib._nl.torn import read
 from vethlib._nl.wire import encoded
 from vethlib.endfields.checks import OF_THE_NAMESPACE
 from vethlib.endfields.routes import PROTO
-from vethlib.errors import VethError, is_exhaustion
 from vethlib.links import Dependents, Link, NetnsRef, SourcedRoutes
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
 from vethlib.session.core.refusal import refusal
-from vethlib.session.core.slabs import by_reference, slabs
+from vethlib.session.core.slabs import read_in_slabs
 
 from .reading import address_messages, table
 from .target import is_another_in, read_body
@@ -57,21 +55,12 @@ _PLAIN_QDISCS: Final = ("noop", "noqueue")  # a veth has no queue (IFF_NO_QUEUE,
 def read_dependents(open_namespaces: Callable[[], Namespaces], items: Iterable[_Wanted]) -> list[Dependents]:
     """Return the dependents of each link; none for a link that is missing."""
     wanted = list(items)
-    found = [Dependents()] * len(wanted)
-    for slab in slabs(by_reference(ref for ref, *_ in wanted)):
-        with open_namespaces() as namespaces:
-            try:
-                for position, dependents in _in_slab(namespaces, wanted, slab):
-                    found[position] = dependents
-            except VethError as error:
-                slab.short = is_exhaustion(error)
-                if not slab.is_repeated:
-                    raise
-    return found
+    found = read_in_slabs(open_namespaces, (ref for ref, *_ in wanted), partial(_in_slab, wanted))
+    return [found.get(position, Dependents()) for position in range(len(wanted))]
 
 
 def _in_slab(
-    namespaces: Namespaces, wanted: Sequence[_Wanted], groups: Iterable[Sequence[int]]
+    wanted: Sequence[_Wanted], namespaces: Namespaces, groups: Iterable[Sequence[int]]
 ) -> Iterator[tuple[int, Dependents]]:
     """Yield the dependents of those of these links that exist, each with its position."""
     by_place: dict[OpenNetns, list[int]] = {}
@@ -100,48 +89,54 @@ def _in_place(
     neighbours = Counter(each.ifindex for each in foreign)
     of_ipv4 = Counter(each.ifindex for each in foreign if len(each.address) == 4)
     sourced = _sourced(namespaces, place, existing)
-    qdiscs = _dumped(namespaces, place, dump_qdiscs(), parse_qdisc, "queueing disciplines")
+    qdiscs = _qdiscs(namespaces, place)
     off = _without_ipv6(place, [links[index].name for index in existing])
     stacked: dict[int, list[str]] = {}
     for link in links.values():
         if link.link and link.kind != "veth" and link.link_netnsid is None:
             stacked.setdefault(link.link, []).append(repr(link.name))
-    on = {
-        qdisc.ifindex: qdisc.kind
-        for qdisc in qdiscs
-        if qdisc.kind not in _PLAIN_QDISCS and qdisc.parent == TC_H_INGRESS
-    }
-    root = {
-        qdisc.ifindex: qdisc.kind for qdisc in qdiscs if qdisc.kind not in _PLAIN_QDISCS and qdisc.parent == TC_H_ROOT
-    }
-    for index, outcome in zip(
-        existing, namespaces.ask_all(place, [get_link(index, stats=True) for index in existing]), strict=True
-    ):
+    outcomes = namespaces.ask_all(place, [get_link(index, stats=True) for index in existing])
+    for index, outcome in zip(existing, outcomes, strict=True):
         if outcome.errno:
             continue  # it has just been deleted
-        mounted, link = read_body(place, outcome, parse_mounted), links[index]
-        fixed = [f"its alternative name {name!r}" for name in link.altnames]
-        if mounted.master:
-            bridge = links.get(mounted.master)
-            fixed.append(f"its place in {bridge.name if bridge else mounted.master!r}")
-        fixed += [f"its qdisc {kinds[index]}" for kinds in (root, on) if index in kinds]
-        if mounted.xdp:
-            fixed.append("its XDP program")
-        if link.kind == "veth":
-            fixed += [f"its setting {setting!r}" for setting in mounted.settings]
-        yield (
-            index,
-            Dependents(
-                routes[index],
-                neighbours[index],
-                tuple(stacked.get(index, ())),
-                tuple(fixed),
-                link.name in off,
-                tuple(each for is_lost, each in sourced.get(index, ()) if is_lost or mounted.master),
-                of_ipv4[index],
-                mounted.token,
-            ),
+        mounted = read_body(place, outcome, parse_mounted)
+        dependents = Dependents(
+            routes[index],
+            neighbours[index],
+            tuple(stacked.get(index, ())),
+            tuple(_fixed(links, index, mounted, qdiscs)),
+            links[index].name in off,
+            tuple(each for is_lost, each in sourced.get(index, ()) if is_lost or mounted.master),
+            of_ipv4[index],
+            mounted.token,
         )
+        yield index, dependents
+
+
+def _qdiscs(namespaces: Namespaces, place: OpenNetns) -> dict[tuple[int, int], str]:
+    """Return the kinds of queueing disciplines that a new veth does not have, by ifindex and parent."""
+    qdiscs = _dumped(namespaces, place, dump_qdiscs(), parse_qdisc, "queueing disciplines")
+    return {(each.ifindex, each.parent): each.kind for each in qdiscs if each.kind not in _PLAIN_QDISCS}
+
+
+def _fixed(
+    links: Mapping[int, LinkMessage], index: int, mounted: Mounted, qdiscs: Mapping[tuple[int, int], str]
+) -> Iterator[str]:
+    """Yield descriptions of what is part of a link, or attached to it."""
+    link = links[index]
+    for name in link.altnames:
+        yield f"its alternative name {name!r}"
+    if mounted.master:
+        bridge = links.get(mounted.master)
+        yield f"its place in {bridge.name if bridge else mounted.master!r}"
+    for parent in (TC_H_ROOT, TC_H_INGRESS):
+        if (kind := qdiscs.get((index, parent))) is not None:
+            yield f"its qdisc {kind}"
+    if mounted.xdp:
+        yield "its XDP program"
+    if link.kind == "veth":
+        for setting in mounted.settings:
+            yield f"its setting {setting!r}"
 
 
 def _dumped(

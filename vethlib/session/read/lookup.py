@@ -8,16 +8,16 @@ for itself as a side effect (rtnl_fill_link_netnsid in net/core/rtnetlink.c).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Final
 
 from vethlib._nl.batch import Outcome, outcome_of
 from vethlib._nl.link import LinkMessage, get_named, parse_link
 from vethlib.addresses import Address
-from vethlib.errors import VethError, is_exhaustion
 from vethlib.linkref import Located
 from vethlib.links import Link, describe
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
-from vethlib.session.core.slabs import by_reference, slabs
+from vethlib.session.core.slabs import read_in_slabs
 
 from .reading import read_addresses, to_link
 from .target import is_another_in, not_found, read_body, replaced, same_link
@@ -29,21 +29,13 @@ _FEW: Final = 8
 
 def look_up(open_namespaces: Callable[[], Namespaces], items: Sequence[Located], *, addresses: bool) -> list[Link]:
     """Return a Link for each item, in order. Raises LinkNotFound, NetnsNotFound for the first that is missing."""
-    groups = by_reference(netns for _, netns, *_ in items)
-    found: dict[int, Link] = {}
-    for slab in slabs(groups):
-        with open_namespaces() as namespaces:
-            try:
-                found.update(_in_slab(namespaces, items, slab, addresses=addresses))
-            except VethError as error:
-                slab.short = is_exhaustion(error)
-                if not slab.is_repeated:
-                    raise
+    read = partial(_in_slab, items, addresses=addresses)
+    found = read_in_slabs(open_namespaces, (netns for _, netns, *_ in items), read)
     return [found[position] for position in range(len(items))]
 
 
 def _in_slab(
-    namespaces: Namespaces, items: Sequence[Located], groups: Iterable[Sequence[int]], *, addresses: bool
+    items: Sequence[Located], namespaces: Namespaces, groups: Iterable[Sequence[int]], *, addresses: bool
 ) -> Iterator[tuple[int, Link]]:
     """Yield the position of each of these items, and its link."""
     by_place: dict[OpenNetns, list[int]] = {}

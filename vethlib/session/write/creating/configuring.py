@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from ipaddress import IPv6Address
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from vethlib._nl.addr import new_addr, parse_addr, restore_addr
 from vethlib._nl.batch import DONE, Outcome
@@ -79,6 +79,9 @@ class _Sent(NamedTuple):
         return f"set its {self.what}" if isinstance(self.what, str) else f"set its {self.field[:-1]} {self.what}"
 
 
+_What: TypeAlias = str | _Sent | IPInterface
+"""What a message does: set a field, add an address, or what the text says."""
+
 _Steps = list[tuple[_Sent, bytes]]
 _NO_STEPS: Final[tuple[_Steps, _Steps, _Steps]] = ([], [], [])
 _sent = partial(tuple.__new__, _Sent)  # as in _nl/link.py
@@ -97,6 +100,25 @@ def _field_steps(index: int, further: Mapping[str, Any]) -> tuple[_Steps, _Steps
     return early, usual, late
 
 
+def _end_steps(side: Side, masters: Mapping[str, MasterName | Outcome]) -> list[tuple[_What, bytes]]:
+    """Return the messages for an end, in order, each with what it does."""
+    end, index = side.end, side.index
+    further = end.further
+    if further and masters:
+        further = {**further, MASTER: masters[further.get(MASTER, "")]}
+    early, usual, late = _field_steps(index, further) if further else _NO_STEPS
+    steps: list[tuple[_What, bytes]] = [*early]
+    for interface in as_sent(end.interfaces):
+        steps.append((interface, _address_request(index, interface, end.address_proto)))
+    if end.alias is not None:
+        steps.append(("set its alias", set_link(index, alias=encoded(end.alias))))
+    steps += usual
+    if end.up:
+        steps.append(("bring it up", set_up(index)))
+    steps += late
+    return steps
+
+
 class LateStep(NamedTuple):
     """A late step that was refused, and may succeed later."""
 
@@ -109,43 +131,16 @@ class LateStep(NamedTuple):
 
 def configure(refused: list[LateStep], namespaces: Namespaces, place: OpenNetns, ends: Ends) -> None:
     """Configure ends; the late steps that were refused are appended to `refused`."""
-    requests: list[bytes] = []
-    steps: list[tuple[Job, Side, str | _Sent | IPInterface]] = []
     masters = _find_masters(namespaces, place, ends)
-    for job, side in ends:
-        if job.error is not None:
-            continue
-        end, index = side.end, side.index
-        further = end.further
-        if further and masters:
-            further = {**further, MASTER: masters[further.get(MASTER, "")]}
-        early, usual, late = _field_steps(index, further) if further else _NO_STEPS
-        for sent, request in early:
-            requests.append(request)
-            steps.append((job, side, sent))
-        for interface in as_sent(end.interfaces):
-            requests.append(_address_request(index, interface, end.address_proto))
-            steps.append((job, side, interface))
-        if end.alias is not None:
-            requests.append(set_link(index, alias=encoded(end.alias)))
-            steps.append((job, side, "set its alias"))
-        for sent, request in usual:
-            requests.append(request)
-            steps.append((job, side, sent))
-        if end.up:
-            requests.append(set_up(index))
-            steps.append((job, side, "bring it up"))
-        for sent, request in late:
-            requests.append(request)
-            steps.append((job, side, sent))
+    steps = [(job, side, *step) for job, side in ends if job.error is None for step in _end_steps(side, masters)]
     without_ipv6: list[tuple[Job, Side, IPInterface]] = []
     late_refused: list[LateStep] = []
-    for number, outcome in enumerate(namespaces.change(place, requests)):
+    outcomes = namespaces.change(place, [request for *_, request in steps])
+    for (job, side, step, request), outcome in zip(steps, outcomes, strict=True):
         if outcome is DONE:
             continue
-        job, side, step = steps[number]
         if isinstance(step, _Sent) and FIELDS[step.field].late:
-            late_refused.append(LateStep(job, side, step, requests[number], outcome))
+            late_refused.append(LateStep(job, side, step, request, outcome))
         elif not isinstance(step, str | _Sent) and is_disabled(outcome, step):
             without_ipv6.append((job, side, step))
         else:
@@ -225,7 +220,7 @@ def _add_with_ipv6_enabled(
             job.refused(outcome, says=step_text(outcome, side, interface), side=side)
 
 
-def step_text(outcome: Outcome, side: Side, step: str | _Sent | IPInterface) -> str:
+def step_text(outcome: Outcome, side: Side, step: _What) -> str:
     """Describe that the kernel refused a step after it had created a link."""
     name = describe(side.name, side.end.netns)
     what = str(step) if isinstance(step, str | _Sent) else f"add {step}"
@@ -237,6 +232,6 @@ def step_text(outcome: Outcome, side: Side, step: str | _Sent | IPInterface) -> 
     return f"{name} was created, but the kernel refused to {what}: {exists or os.strerror(outcome.errno)}"
 
 
-def _is_taken(outcome: Outcome, step: str | _Sent | IPInterface) -> bool:
+def _is_taken(outcome: Outcome, step: _What) -> bool:
     """Return whether another link in the namespace has the alternative name that a step sets."""
     return isinstance(step, _Sent) and step.field == ALTNAMES and outcome.errno == errno.EEXIST
