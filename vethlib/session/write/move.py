@@ -46,14 +46,14 @@ def move(namespaces: Namespaces, target: Target, destination: OpenNetns, to: Net
     if target.place is destination:
         renaming = Change(new_name=name)
         return change(namespaces, target, renaming) if renamed else with_addresses(namespaces, there, before)
-    _check_reach(namespaces, destination, target.what, to)
+    _check_reach(namespaces, there)
     if renamed:
-        _move_renamed(namespaces, target, before, destination, to, name)  # type: ignore[arg-type]
+        _move_renamed(namespaces, target, there, before)
     else:
         request = set_link(before.ifindex, netns_fd=destination.fd)
         (outcome,) = namespaces.exchange(target.place, [request])
         if outcome.errno:
-            raise _not_moved(namespaces, before.name, before, target, destination, outcome, to)
+            raise _not_moved(namespaces, target, there, before, outcome)
     return with_addresses(namespaces, there, _arrived(namespaces, there, before))
 
 
@@ -82,27 +82,26 @@ def _moved(
     return alike[0] if alike else None
 
 
-def _move_renamed(
-    namespaces: Namespaces, target: Target, before: LinkMessage, destination: OpenNetns, to: NetnsRef, name: str
-) -> None:
+def _move_renamed(namespaces: Namespaces, target: Target, there: Target, before: LinkMessage) -> None:
     """Move a link and rename it in one message, or leave it where it is, as it is.
 
     The kernel checks the new name before the move only if the old name is taken there, and otherwise after it
     (do_setlink). So the name is looked up first; if another program takes it just then, the link is brought back.
     """
+    name = there.name
     if name in before.altnames:
         raise InvalidValue("name", name, "the link has it as an alternative name: remove that first (altnames=)")
-    if links := holders(namespaces, [(destination, name)]):
-        raise _taken(namespaces, target, destination, Outcome(errno.EEXIST), to, links)
-    way_back = _WayBack(namespaces, target, before, destination, name)
+    if links := holders(namespaces, [(there.place, name)]):
+        raise _taken(namespaces, there, Outcome(errno.EEXIST), links)
+    way_back = _WayBack(namespaces, target, there, before)
     losses = _Losses(namespaces, target, before)
-    request = set_link(before.ifindex, netns_fd=destination.fd, name=encoded(name))
+    request = set_link(before.ifindex, netns_fd=there.place.fd, name=encoded(name))
     (outcome,) = namespaces.exchange(target.place, [request])
     if outcome.errno:
         failures: list[str] = []
         steps = _back_and_as_it_was(way_back, losses)
         undo_all((step, lambda failure: failures.append(str(failure))) for step in steps)
-        error = _not_moved(namespaces, name, before, target, destination, outcome, to, way_back.there)
+        error = _not_moved(namespaces, target, there, before, outcome, way_back.left_there)
         for failure in failures:
             note(error, failure)
         raise error
@@ -111,18 +110,16 @@ def _move_renamed(
 class _WayBack:
     """The way back for a link that was moved, but not renamed (unless the answer was lost).
 
-    `there` is its ifindex in the destination while it is there, and `is_back` tells whether it has returned or stayed.
+    `left_there` is its ifindex in the destination while it is there, and `is_back` tells whether it has returned or
+    stayed.
     """
 
-    def __init__(
-        self, namespaces: Namespaces, target: Target, before: LinkMessage, destination: OpenNetns, name: str
-    ) -> None:
+    def __init__(self, namespaces: Namespaces, target: Target, there: Target, before: LinkMessage) -> None:
         self._namespaces = namespaces
         self._target = target
+        self._there = there
         self._before = before
-        self._destination = destination
-        self._name = name
-        self.there: int | None = None
+        self.left_there: int | None = None
         self.is_back = False
 
     def bring_back(self) -> None:
@@ -140,16 +137,17 @@ class _WayBack:
         return any(link.name == before.name and _is_like(link, before) for link in found)
 
     def _move_back(self) -> None:
-        moved = _moved(self._namespaces, self._destination, self._before, (self._before.name, self._name))
+        destination = self._there.place
+        moved = _moved(self._namespaces, destination, self._before, (self._before.name, self._there.name))
         if moved is None:
             raise self._target.not_found(_GONE)
-        self.there = moved.ifindex
+        self.left_there = moved.ifindex
         fd, name = self._target.place.fd, encoded(self._before.name)
         request = set_link(moved.ifindex, netns_fd=fd, new_index=self._before.ifindex, name=name)
-        (outcome,) = self._namespaces.exchange(self._destination, [request])
+        (outcome,) = self._namespaces.exchange(destination, [request])
         if outcome.errno:
             raise refusal(outcome, f"{self._target.what}: bring it back", self._target.netns)
-        self.there = None
+        self.left_there = None
 
 
 def _back_and_as_it_was(way_back: _WayBack, losses: _Losses) -> Iterator[Callable[[], None]]:
@@ -222,25 +220,23 @@ class _Losses:
         restore_addresses(self._namespaces, self._target, index, self._addresses)
 
 
-def _check_reach(namespaces: Namespaces, destination: OpenNetns, request: str, to: NetnsRef) -> None:
+def _check_reach(namespaces: Namespaces, there: Target) -> None:
     """Raise NotPermitted, and leave the link in place, if it could not be read in the namespace it is to move to."""
     try:
-        namespaces.socket(destination)
+        namespaces.socket(there.place)
     except NotPermitted as error:
         says = "moving it needs CAP_NET_ADMIN, and reading it there CAP_SYS_ADMIN, to enter the namespace"
-        message = f"{request}: {says}"
-        number, netns = error.errno or errno.EPERM, str(to or "")
-        raise not_permitted(message, error.capability, errno=number, request=request, netns=netns) from error
+        message = f"{there.what}: {says}"
+        number, netns = error.errno or errno.EPERM, str(there.netns or "")
+        raise not_permitted(message, error.capability, errno=number, request=there.what, netns=netns) from error
 
 
 def _not_moved(
     namespaces: Namespaces,
-    name: str,
-    moved: LinkMessage,
     target: Target,
-    destination: OpenNetns,
+    there: Target,
+    before: LinkMessage,
     outcome: Outcome,
-    to: NetnsRef,
     left_there: int | None = None,
 ) -> NetlinkError:
     """Return the error for a refused move: LinkExists with those names of the link that are taken there, or another.
@@ -249,30 +245,18 @@ def _not_moved(
     """
     # Older kernels (5.10) return EINVAL for a name that is taken: they try "" instead (dev_change_net_namespace). In
     # other cases, it means that the link must not leave its namespace, which never applies to a veth.
-    unclear = outcome.errno == errno.EINVAL and moved.kind == "veth"
+    unclear = outcome.errno == errno.EINVAL and before.kind == "veth"
     if outcome.errno != errno.EEXIST and not unclear:
         return target.refusal(outcome)
-    found = holders(namespaces, [(destination, taken) for taken in (name, *moved.altnames)])
+    found = holders(namespaces, [(there.place, taken) for taken in (there.name, *before.altnames)])
     links = {wanted: link for wanted, link in found.items() if link.ifindex != left_there}
-    return (
-        target.refusal(outcome)
-        if unclear and not links
-        else _taken(namespaces, target, destination, outcome, to, links)
-    )
+    return target.refusal(outcome) if unclear and not links else _taken(namespaces, there, outcome, links)
 
 
-def _taken(
-    namespaces: Namespaces,
-    target: Target,
-    destination: OpenNetns,
-    outcome: Outcome,
-    to: NetnsRef,
-    links: dict[Wanted, LinkMessage],
-) -> NetlinkError:
+def _taken(namespaces: Namespaces, there: Target, outcome: Outcome, links: dict[Wanted, LinkMessage]) -> NetlinkError:
     """Return LinkExists for names of the link that belong to `links` in the destination."""
     taken = " and ".join(repr(name) for _, name in links) or "one of its names"
-    outcome = outcome._replace(errno=errno.EEXIST)
-    error = refusal(outcome, target.what, to, says=f"{taken} already exists in {destination}")
+    error = there.refusal(outcome._replace(errno=errno.EEXIST), says=f"{taken} already exists in {there.place}")
     if isinstance(error, LinkExists):
         error.dying = are_dying(namespaces, links)
     return error
