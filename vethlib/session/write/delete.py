@@ -97,10 +97,7 @@ class Deletion:
     ) -> None:
         self._open_namespaces = open_namespaces
         self._given = items
-        exact = as_items(items)
-        self._items = [(name, netns) for name, netns, *_ in exact]
-        self._indexes = [index for _, _, index, _ in exact]
-        self._seen = [seen for *_, seen in exact]
+        self._items = as_items(items)
         self._missing_ok = missing_ok
         self._renamed_ok = renamed_ok
         self._only_if = only_if
@@ -136,7 +133,7 @@ class Deletion:
 
     def _find_all(self) -> list[_Named]:
         found: list[_Named] = []
-        for slab in slabs(by_reference(netns for _, netns in self._items)):
+        for slab in slabs(by_reference(netns for _, netns, *_ in self._items)):
             with self._open_namespaces() as namespaces:
                 by_place, refused = self._open_slab(namespaces, slab)
                 if slab.short and self._open:
@@ -203,15 +200,14 @@ class Deletion:
     def _fail(self, positions: Iterable[int], error: VethError) -> None:
         """Note an error of several items; each item gets its own copy, which names it."""
         for position in positions:
-            self._errors[position] = copy_for(error, self._items[position])
+            self._errors[position] = copy_for(error, self._given[position])
 
     def _find_in(self, namespaces: Namespaces, place: OpenNetns, positions: Sequence[int]) -> list[_Named]:
         home_nsid = None if place.is_home else nsid_of_home(namespaces, place)
-        links = self._look_up(namespaces, place, positions)
+        links = look(namespaces, place, [self._key(position) for position in positions])
         found: list[_Named] = []
         for position, link in zip(positions, links, strict=True):
-            name, netns = self._items[position]
-            index = self._indexes[position]
+            name, netns, index, _ = self._items[position]
             peer_is_home = link is not None and link.link_netnsid is not None and link.link_netnsid == home_nsid
             if (
                 link is None
@@ -229,7 +225,7 @@ class Deletion:
         """Note that an item is missing, unless that is permitted; `link` is another link that has its name."""
         if self._missing_ok:
             return
-        (name, netns), index = self._items[position], self._indexes[position]
+        name, netns, index, _ = self._items[position]
         request = f"delete {describe(name, netns)}"
         if link is None:
             self._errors[position] = missing(name, netns, request)
@@ -240,7 +236,7 @@ class Deletion:
 
     def _is_another(self, position: int, link: LinkMessage, place: OpenNetns, *, peer_is_home: bool) -> bool:
         """Return whether an item is a Link and `link` is a different one. Later, :class:`KnownVeth` is compared."""
-        seen = self._seen[position]
+        *_, seen = self._items[position]
         if seen is None:
             return False
         return is_another(seen, link, place.cookie, in_home=place.is_home, peer_is_home=lambda: peer_is_home)
@@ -250,16 +246,10 @@ class Deletion:
             return True
         return self._only_if(self._given[position], to_link(link, self._items[position][1], cookie=birth[1]), birth)
 
-    def _look_up(self, namespaces: Namespaces, place: OpenNetns, positions: Sequence[int]) -> list[LinkMessage | None]:
-        return look(namespaces, place, [self._key(position) for position in positions])
-
     def _key(self, position: int) -> str | int:
         """Return the name or ifindex by which an item is looked up."""
-        index: int | None = self._indexes[position]
-        if index is not None and self._renamed_ok:
-            return index
-        name: str = self._items[position][0]
-        return name
+        name, _, index, _ = self._items[position]
+        return index if index is not None and self._renamed_ok else name
 
     def _delete_home(self, targets: Mapping[int, Sequence[_Named]]) -> None:
         if not targets:
