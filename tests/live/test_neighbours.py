@@ -242,7 +242,7 @@ def test_an_interface_without_neighbours_costs_no_dump_of_them(
     def refuse(*_: Any) -> None:
         raise AssertionError
 
-    monkeypatch.setattr("vethlib.session.read.further.read_neighbours", refuse)
+    monkeypatch.setattr("vethlib.session.read.further._neighbours", refuse)
     desired = ends(routes=[{"dst": "10.7.0.0/16"}], txqlen=7)
     applied(session, *desired)
     applied(session, *desired)

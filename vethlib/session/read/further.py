@@ -14,8 +14,8 @@ from vethlib._nl.dependents.port import port_settings
 from vethlib._nl.dependents.route import dump_routes_over, parse_route
 from vethlib._nl.link import LinkMessage, get_link, numbers_of, parse_link
 from vethlib._nl.torn import read as repeat_if_torn
-from vethlib.endfields import neighbours
 from vethlib.endfields.checks import GsoMaxSize, MasterName, Sysctl, sysctls_to_read
+from vethlib.endfields.neighbours import PROTO as NEIGHBOUR_PROTO
 from vethlib.endfields.neighbours import Neighbour, check_neighbours, neighbour_of
 from vethlib.endfields.routes import PROTO, Route, in_order, link_of, route_of
 from vethlib.endfields.table import FIELDS, MASTER, NEIGHBOURS, ROUTES, SYSCTLS
@@ -70,6 +70,7 @@ def _values(
     tables: _Tables | None = None,
 ) -> dict[str, Any]:
     link, body = read
+    tables = tables or _Tables(namespaces, place, link.ifindex)
     fields = [FIELDS[name] for name in wanted]
     numbers = numbers_of(body, [kind for field in fields for kind in (field.number, field.along)])
     values: dict[str, Any] = {}
@@ -87,17 +88,9 @@ def _values(
         elif field.direct:
             values[field.name] = read_setting(namespaces, place, link.name, field.name, wanted[field.name])
         elif field.name == ROUTES:
-            given = wanted[ROUTES] or ()
-            values[ROUTES] = (
-                tables.routes(link.ifindex, given) if tables else read_routes(namespaces, place, link.ifindex, given)
-            )
+            values[ROUTES] = tables.routes(link.ifindex, wanted[ROUTES] or ())
         elif field.name == NEIGHBOURS:
-            given = wanted[NEIGHBOURS]
-            values[NEIGHBOURS] = (
-                tables.neighbours(link.ifindex, given)
-                if tables
-                else read_neighbours(namespaces, place, link.ifindex, given)
-            )
+            values[NEIGHBOURS] = tables.neighbours(link.ifindex, wanted[NEIGHBOURS])
     return values
 
 
@@ -114,26 +107,37 @@ def _master(namespaces: Namespaces, place: OpenNetns, index: int) -> MasterName:
 
 
 class _Tables:
-    """The routes and permanent neighbours of one namespace, each read once for all its links, when they are needed."""
+    """The routes and permanent neighbours over link `index`, or over all links of a namespace, read when needed."""
 
-    def __init__(self, namespaces: Namespaces, place: OpenNetns) -> None:
-        self._namespaces, self._place = namespaces, place
+    def __init__(self, namespaces: Namespaces, place: OpenNetns, index: int = 0) -> None:
+        self._namespaces, self._place, self._index = namespaces, place, index
         self._routes: tuple[Mapping[int, list[Route]], NetlinkError | None] | None = None
         self._neighbours: tuple[Mapping[int, list[Neighbour]], NetlinkError | None] | None = None
 
     def routes(self, index: int, wanted: Iterable[Route]) -> tuple[Route, ...]:
-        """Return the routes of vethlib over a link as :func:`read_routes` does."""
+        """Return the routes of vethlib over a link, sorted. Raises NetlinkError.
+
+        If a tenant has added more than the call may read, only some are returned, but with a surplus over those
+        `wanted`.
+        """
         if self._routes is None:
-            self._routes = _routes(self._namespaces, self._place)
+            self._routes = _routes(self._namespaces, self._place, self._index)
         found, error = self._routes
-        return _routes_over(self._namespaces, found.get(index, ()), wanted, error)
+        present = in_order(found.get(index, ()))
+        _check_surplus(self._namespaces, present, wanted, error)
+        return present
 
     def neighbours(self, index: int, wanted: Iterable[Neighbour]) -> tuple[Neighbour, ...]:
-        """Return the neighbours of a link as :func:`read_neighbours` does."""
+        """Return the neighbours of vethlib over a link, and others with the addresses of those `wanted`, sorted.
+
+        Raises NetlinkError. If there are more than the call may read, the same holds as for routes.
+        """
         if self._neighbours is None:
-            self._neighbours = _neighbours(self._namespaces, self._place)
+            self._neighbours = _neighbours(self._namespaces, self._place, self._index)
         found, error = self._neighbours
-        return _neighbours_over(self._namespaces, found.get(index, ()), wanted, error)
+        present = _ours(found.get(index, ()), wanted)
+        _check_surplus(self._namespaces, present, wanted, error)
+        return present
 
 
 def dump_over(
@@ -180,25 +184,6 @@ def _dump_some(
     return outcome.bodies, None
 
 
-def read_routes(
-    namespaces: Namespaces, place: OpenNetns, index: int, wanted: Iterable[Route] = ()
-) -> tuple[Route, ...]:
-    """Return the routes of vethlib over a link, sorted. Raises NetlinkError.
-
-    If a tenant has added more than the call may read, only some are returned, but with a surplus over those `wanted`.
-    """
-    found, error = _routes(namespaces, place, index)
-    return _routes_over(namespaces, found.get(index, ()), wanted, error)
-
-
-def _routes_over(
-    namespaces: Namespaces, found: Iterable[Route], wanted: Iterable[Route], error: NetlinkError | None
-) -> tuple[Route, ...]:
-    routes = in_order(found)
-    _check_surplus(namespaces, routes, wanted, error)
-    return routes
-
-
 def _check_surplus(
     namespaces: Namespaces, read: Collection[object], wanted: Iterable[object], error: NetlinkError | None
 ) -> None:
@@ -212,9 +197,9 @@ def _check_surplus(
 
 
 def _routes(
-    namespaces: Namespaces, place: OpenNetns, index: int = 0
+    namespaces: Namespaces, place: OpenNetns, index: int
 ) -> tuple[Mapping[int, list[Route]], NetlinkError | None]:
-    """Return the routes of vethlib over link `index`, or over all links, by ifindex, and why some were not read."""
+    """Return the routes of vethlib over link `index`, or over all links (0), by ifindex, and why some were not read."""
     found: dict[int, list[Route]] = {}
     for family in (AF_INET, AF_INET6):
         request = dump_routes_over(family, index, PROTO)
@@ -231,29 +216,10 @@ def _routes(
     return found, None
 
 
-def read_neighbours(
-    namespaces: Namespaces, place: OpenNetns, index: int, wanted: Iterable[Neighbour] = ()
-) -> tuple[Neighbour, ...]:
-    """Return the neighbours of vethlib over a link, and others with the addresses of those `wanted`, sorted.
-
-    Raises NetlinkError. If there are more than the call may read, the same holds as for routes.
-    """
-    found, error = _neighbours(namespaces, place, index)
-    return _neighbours_over(namespaces, found.get(index, ()), wanted, error)
-
-
-def _neighbours_over(
-    namespaces: Namespaces, found: Iterable[Neighbour], wanted: Iterable[Neighbour], error: NetlinkError | None
-) -> tuple[Neighbour, ...]:
-    neighbours = _ours(found, wanted)
-    _check_surplus(namespaces, neighbours, wanted, error)
-    return neighbours
-
-
 def _neighbours(
-    namespaces: Namespaces, place: OpenNetns, index: int = 0
+    namespaces: Namespaces, place: OpenNetns, index: int
 ) -> tuple[Mapping[int, list[Neighbour]], NetlinkError | None]:
-    """Return the permanent neighbours over link `index`, or over all links, as :func:`_routes` does."""
+    """Return the permanent neighbours over link `index`, or over all links (0), as :func:`_routes` does."""
     found: dict[int, list[Neighbour]] = {}
     messages, error = _dump_some(namespaces, place, dump_neighbours(index), parse_neighbour, NEIGHBOURS)
     for message in messages:
@@ -264,7 +230,7 @@ def _neighbours(
 
 def _ours(found: Iterable[Neighbour], wanted: Iterable[Neighbour]) -> tuple[Neighbour, ...]:
     addresses = {each.address for each in wanted}
-    return check_neighbours(each for each in found if each.proto == neighbours.PROTO or each.address in addresses)
+    return check_neighbours(each for each in found if each.proto == NEIGHBOUR_PROTO or each.address in addresses)
 
 
 NO_QUESTION: Final = 'give (reference, ifindex, fields to read), as in ("ns1", 7, {"routes": ()})'
