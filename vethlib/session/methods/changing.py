@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from vethlib.endfields.table import FIELDS
 from vethlib.errors import BatchError, InvalidValue, check_callback
-from vethlib.linkref import NO_ITEM, Item, LinkRef, as_items, as_list, as_list_of, locate
+from vethlib.linkref import NO_ITEM, Item, LinkRef, Located, as_items, as_list, as_list_of, locate
 from vethlib.links import (
     Address,
     IPInterface,
@@ -121,9 +121,7 @@ class ChangingSession(SessionBase):
         the bridge port; and after an MTU below 1280, the token and the net.ipv6.neigh settings of the link. A note
         lists what else could not be restored.
         """
-        name, netns, seen, link = locate(name, netns)
-        index = seen if index is None else check_index(index)
-        check_lookup_name(name)
+        name, netns, index, link = _located(name, netns, index)
         check_proto(address_proto)
         if wait is not None:
             check_wait(wait)
@@ -162,7 +160,6 @@ class ChangingSession(SessionBase):
                         namespaces, Target(namespaces(netns), name, netns, ifindex=index, seen=link), setting
                     )
         with loading:
-            from vethlib.session.read.samelink import KnownVeth
             from vethlib.session.read.wait import Awaited, until_usable
             from vethlib.session.write.change import Change, change  # 3 ms, for changes of several steps
 
@@ -176,11 +173,7 @@ class ChangingSession(SessionBase):
             link = change(namespaces, target, wanted)
             if wait is None:
                 return link
-            # The kernel's own link-local address was not requested, and an IPv4 link would wait two seconds for it.
-            present = frozenset(address.identity for address in link.ifaddrs if not address.by_kernel)
-            given = (*(given_addresses or ()), *add)
-            known = KnownVeth.of_link(link)
-            end = Awaited(link.index, link.name, netns, target.place.birth, given, present, known)
+            end = Awaited.changed(link, netns, target.place.birth, (*(given_addresses or ()), *add))
             return until_usable(namespaces, [end], wait)[0]
 
     def set_many(
@@ -238,9 +231,7 @@ class ChangingSession(SessionBase):
         with loading:
             from vethlib.session.write.renew import renew_addresses  # for an agent
 
-        name, netns, seen, link = locate(name, netns)
-        index = seen if index is None else check_index(index)
-        check_lookup_name(name)
+        name, netns, index, link = _located(name, netns, index)
         check_proto(address_proto)
         wanted = check_addresses(addresses)
         with self._namespaces() as namespaces:
@@ -260,9 +251,7 @@ class ChangingSession(SessionBase):
         with loading:
             from vethlib.session.write.restoring.addresses import restore_addresses  # for a rollback
 
-        name, netns, seen, link = locate(name, netns)
-        index = seen if index is None else check_index(index)
-        check_lookup_name(name)
+        name, netns, index, link = _located(name, netns, index)
         hint = "give Addresses, as Session.addresses() returns them"
         addresses = as_list_of(Address, addresses, "addresses", hint)
         with self._namespaces() as namespaces:
@@ -293,9 +282,7 @@ class ChangingSession(SessionBase):
         with loading:
             from vethlib.session.write.removal import remove_values  # for an agent
 
-        name, netns, seen, link = locate(name, netns)
-        index = seen if index is None else check_index(index)
-        check_lookup_name(name)
+        name, netns, index, link = _located(name, netns, index)
         check_callback(only_if, "only_if")
         with loading:
             from vethlib.endfields.neighbours import Neighbour
@@ -344,6 +331,14 @@ class ChangingSession(SessionBase):
             request = f"move {describe(old, netns)} to {spell(to)}{renamed}"
             target = Target(namespaces(netns), old, netns, request, index, seen=seen)
             return move(namespaces, target, namespaces(to), to, name)
+
+
+def _located(link: LinkRef, netns: NetnsRef, index: int | None) -> Located:
+    """Return the link to be changed, as :func:`locate` does; `index` is the ifindex that it must have, if given."""
+    name, netns, seen, given = locate(link, netns)
+    index = seen if index is None else check_index(index)
+    check_lookup_name(name)
+    return name, netns, index, given
 
 
 def _check_removed(addresses: Iterable[str | IPInterface | NewAddress | Address]) -> tuple[IPInterface | Address, ...]:

@@ -53,6 +53,13 @@ class Awaited(Value):
     present: frozenset[Identity] = frozenset()
     known: KnownVeth | None = None
 
+    @classmethod
+    def changed(cls, link: Link, netns: NetnsRef, birth: Birth, given: tuple[IPInterface, ...]) -> Awaited:
+        """Return a link that was changed, and given these addresses."""
+        # The kernel's own link-local address was not requested, and an IPv4 link would wait two seconds for it.
+        present = frozenset(address.identity for address in link.ifaddrs if not address.by_kernel)
+        return cls(link.index, link.name, netns, birth, given, present, KnownVeth.of_link(link))
+
     def __str__(self) -> str:
         return describe(self.name, self.netns)
 
