@@ -34,7 +34,7 @@ from .const import (
     RTM_NEWADDR,
 )
 from .layout import Layouts
-from .wire import Part, Template, attribute, attributes, decoded, encoded, hole, message, template_cache
+from .wire import Part, Template, attribute, attributes, decoded, encoded, hole, message, template_cache, without
 
 # family, prefix length, flags (the old 8 bits of them), scope, ifindex
 _IFADDRMSG: Final = Struct("=BBBBI")
@@ -143,11 +143,8 @@ def _with_its_end(body: bytes) -> bytes:
     The kernel reports that lifetime as infinite, but goes by it, not by the flag, when an address is added
     (inet_fill_ifaddr, set_ifa_lifetime).
     """
-    kept = body[: _IFADDRMSG.size]
-    for attr, start, end in attributes(body, _IFADDRMSG.size, len(body)):
-        if attr != IFA_CACHEINFO:
-            kept += attribute(attr, body[start:end])
-    return kept + attribute(IFA_CACHEINFO, _LIFETIMES.pack(0, _FOR_EVER) + bytes(8))
+    end = attribute(IFA_CACHEINFO, _LIFETIMES.pack(0, _FOR_EVER) + bytes(8))
+    return without(body, _IFADDRMSG.size, IFA_CACHEINFO) + end
 
 
 class AddrExtras(NamedTuple):
@@ -185,10 +182,14 @@ def addr_body(index: int, address: bytes, prefixlen: int, proto: int, extras: Ad
     return body
 
 
+def _payloads(body: bytes) -> dict[int, bytes]:
+    return {attr: body[start:end] for attr, start, end in attributes(body, _IFADDRMSG.size, len(body))}
+
+
 def extras(address: AddrMessage) -> AddrExtras:
     """Return the attributes that an address that was read has beyond those of a plain one."""
     body = address.body
-    attrs = {attr: body[start:end] for attr, start, end in attributes(body, 8, len(body))}
+    attrs = _payloads(body)
     label = attrs.get(IFA_LABEL, b"").rstrip(b"\0")
     preferred, valid = lifetimes(body)
     return AddrExtras(
@@ -217,7 +218,7 @@ def is_bare(body: bytes, flags: int, name: str) -> bool:
         return False
     if _BROADCAST_HEADER not in body and _label_attribute(name) in body:
         return True  # most addresses, in a tenth of the time that the rest takes
-    attrs = {attr: body[start:end] for attr, start, end in attributes(body, 8, len(body))}
+    attrs = _payloads(body)
     label = attrs.get(IFA_LABEL, b"").rstrip(b"\0")
     return IFA_BROADCAST not in attrs and is_own_label(decoded(label), name)
 
@@ -245,11 +246,8 @@ def without_own_label(body: bytes, name: str) -> bytes:
     """
     if body[0] != AF_INET:
         return body
-    kept = body[: _IFADDRMSG.size]
-    for attr, start, end in attributes(body, _IFADDRMSG.size, len(body)):
-        if attr != IFA_LABEL or not is_own_label(decoded(body[start:end].rstrip(b"\0")), name):
-            kept += attribute(attr, body[start:end])
-    return kept
+    label = _payloads(body).get(IFA_LABEL, b"").rstrip(b"\0")
+    return without(body, _IFADDRMSG.size, IFA_LABEL) if is_own_label(decoded(label), name) else body
 
 
 def relabelled(body: bytes, name: str, number: int) -> bytes:
@@ -258,15 +256,12 @@ def relabelled(body: bytes, name: str, number: int) -> bytes:
     The label of the first address is the new name; the others keep what follows a colon, or get their number
     (inetdev_changename, net/ipv4/devinet.c).
     """
-    kept, label = body[: _IFADDRMSG.size], encoded(name)
-    for attr, start, end in attributes(body, _IFADDRMSG.size, len(body)):
-        if attr != IFA_LABEL:
-            kept += attribute(attr, body[start:end])
-        elif number > 1:
-            _, colon, rest = body[start:end].rstrip(b"\0").partition(b":")
-            ending = b":" + (rest if colon else b"%d" % number)
-            label = label[: _LONGEST_LABEL - len(ending)] + ending
-    return kept + attribute(IFA_LABEL, label + b"\0")
+    label, former = encoded(name), _payloads(body).get(IFA_LABEL)
+    if former is not None and number > 1:
+        _, colon, rest = former.rstrip(b"\0").partition(b":")
+        ending = b":" + (rest if colon else b"%d" % number)
+        label = label[: _LONGEST_LABEL - len(ending)] + ending
+    return without(body, _IFADDRMSG.size, IFA_LABEL) + attribute(IFA_LABEL, label + b"\0")
 
 
 def _is_of_a_rename(number: str) -> bool:
@@ -287,7 +282,7 @@ def lasting(address: AddrMessage) -> tuple[object, ...]:
     Of the lifetimes only their existence counts, because they decrease all the time.
     """
     body = address.body
-    attrs: dict[int, bytes] = {attr: body[start:end] for attr, start, end in attributes(body, 8, len(body))}
+    attrs = _payloads(body)
     attrs.pop(IFA_CACHEINFO, None)
     attrs.pop(IFA_FLAGS, None)
     expires = (*[seconds is not None for seconds in lifetimes(body)], _is_deprecated_for_good(address))
@@ -298,7 +293,7 @@ def lasting(address: AddrMessage) -> tuple[object, ...]:
 def is_plain(address: AddrMessage, name: str) -> bool:
     """Return whether it is as :func:`new_addr` adds it to a link of that name: permanent, and without extras."""
     body = address.body
-    attrs = {attr: body[start:end] for attr, start, end in attributes(body, 8, len(body))}
+    attrs = _payloads(body)
     label, scope = attrs.get(IFA_LABEL), body[3]
     return (
         attrs.keys() <= _PLAIN
@@ -312,13 +307,13 @@ def is_plain(address: AddrMessage, name: str) -> bool:
 
 def can_be_given(address: AddrMessage) -> bool:
     """Return whether it has nothing but what :func:`addr_body` writes."""
-    attrs = {attr for attr, _, _ in attributes(address.body, 8, len(address.body))}
-    return attrs <= _PLAIN | {IFA_BROADCAST} and not address.flags & ~(_FLAGS_OF_NEW | ADDED_FLAGS)
+    attrs = _payloads(address.body)
+    return attrs.keys() <= _PLAIN | {IFA_BROADCAST} and not address.flags & ~(_FLAGS_OF_NEW | ADDED_FLAGS)
 
 
 def lifetimes(body: bytes) -> tuple[int | None, int | None]:
     """Return the seconds for which an address remains preferred and valid, as of its message; None: for ever."""
-    for attr, start, end in attributes(body, 8, len(body)):
+    for attr, start, end in attributes(body, _IFADDRMSG.size, len(body)):
         if attr == IFA_CACHEINFO and end - start >= 8:
             preferred, valid = _LIFETIMES.unpack_from(body, start)
             return None if preferred == _FOR_EVER else preferred, None if valid == _FOR_EVER else valid

@@ -20,7 +20,7 @@ from .counts import counts
 from .opening import cookie_of, first_number, open_socket
 from .wire import HEADER, READ_SIZE
 
-__all__ = ["ParseAlike", "ask", "ask_once", "change", "change_and_ask", "dump"]
+__all__ = ["ParseAlike", "ask", "ask_once", "change", "change_and_ask", "dump", "room_for_next"]
 
 _pack_number: Final = Struct("=I").pack_into
 _I32: Final = Struct("=i")
@@ -118,6 +118,14 @@ def change_and_ask(sock: socket.SocketType, number: int, change: bytes, question
     return None, datagram
 
 
+_PEEK: Final = socket.MSG_PEEK | socket.MSG_TRUNC
+
+
+def room_for_next(sock: socket.SocketType, flags: int = 0) -> int:
+    """Return how many bytes to receive so that the next datagram, of any size, is not cut. This takes 1 µs."""
+    return max(READ_SIZE, sock.recv_into(bytearray(1), 1, flags | _PEEK))
+
+
 def _receive(sock: socket.SocketType) -> bytes:
     """Receive a datagram; b"" if answers were lost."""
     try:
@@ -134,7 +142,6 @@ ParseAlike: TypeAlias = Callable[[bytes, int, int, Any], list[Any]]
 All have the same header. It may stop at any of them.
 """
 
-_PEEK: Final = socket.MSG_PEEK | socket.MSG_TRUNC
 _PASSED_OVER: Final = 8  # messages for which the kernel takes as long as reading one message takes in total
 _WORTH_ANOTHER: Final = 8  # messages parsed at once; an attempt unpacks the whole datagram, which may be in vain
 
@@ -165,7 +172,7 @@ def dump(
     torn = passed_over = 0
     try:
         while True:
-            room = READ_SIZE if most is None else max(READ_SIZE, sock.recv_into(bytearray(1), 1, _PEEK))
+            room = READ_SIZE if most is None else room_for_next(sock)
             datagram = receive(room)
             size, start, parse_more = len(datagram), 0, parse_alike
             if size == READ_SIZE and most is None:

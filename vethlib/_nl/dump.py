@@ -19,13 +19,13 @@ from .addr import dump_addrs, is_ip
 from .batch import SEQUENCE_AT
 from .const import NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR
 from .counts import counts
+from .direct import room_for_next
 from .link import dump_links, get_link, index_of
 from .opening import cookie_of, first_number, open_socket
 from .sock import RtnlSocket
 from .torn import ENOUGH, union
 from .wire import READ_SIZE, messages
 
-_PEEK: Final = socket.MSG_PEEK | socket.MSG_TRUNC
 _I32: Final = Struct("=i")
 _U32: Final = Struct("=I")
 _NUMBER: Final = slice(SEQUENCE_AT, SEQUENCE_AT + 4)
@@ -120,7 +120,7 @@ def _dump(sock: socket.SocketType, request: bytes, *, measured: bool) -> tuple[l
     bodies: list[bytes] = []
     torn = False
     while True:
-        size = max(READ_SIZE, sock.recv_into(bytearray(1), 1, _PEEK)) if measured else READ_SIZE
+        size = room_for_next(sock) if measured else READ_SIZE
         datagram = sock.recv(size)
         if len(datagram) == READ_SIZE and not measured:
             raise _Cut

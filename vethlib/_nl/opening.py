@@ -21,11 +21,11 @@ from vethlib._primitives import socket
 
 from .const import NETLINK_ROUTE, SO_NETNS_COOKIE
 
-__all__ = ["TO_THE_KERNEL", "cookie_of", "first_number", "open_socket"]
+__all__ = ["cookie_of", "first_number", "open_socket"]
 
 _AF_NETLINK: Final = 16  # Linux only; named here so that the module imports anywhere
 
-TO_THE_KERNEL: Final = (0, 0)
+_TO_THE_KERNEL: Final = (0, 0)
 """The address of the kernel: no port, no group."""
 
 _NUMBERS: Final = Struct("=256I")
@@ -37,7 +37,7 @@ def open_socket() -> socket.SocketType:
     # The bare type: the Python part of socket.socket costs 1 µs.
     sock = socket.SocketType(_AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_ROUTE)
     try:
-        sock.connect(TO_THE_KERNEL)
+        sock.connect(_TO_THE_KERNEL)
     except BaseException:
         sock.close()
         raise

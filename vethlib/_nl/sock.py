@@ -24,13 +24,11 @@ from .const import (
     SOL_NETLINK,
 )
 from .counts import counts
-from .direct import ParseAlike, ask, change, change_and_ask, dump
+from .direct import ParseAlike, ask, change, change_and_ask, dump, room_for_next
 from .opening import cookie_of, first_number, open_socket
 from .wire import READ_SIZE, messages
 
 _MSG_DONTWAIT: Final = 0x40  # Linux only; named here so that the module imports anywhere
-
-_PEEK: Final = socket.MSG_PEEK | socket.MSG_TRUNC
 
 _WAIT: Final = (0,)  # recv without a flag
 _MORE: Final = (_MSG_DONTWAIT,) * 256
@@ -335,8 +333,8 @@ class RtnlSocket:
 
     def _receive_measured(self, exchange: Exchange, more: Sequence[int]) -> None:
         for flags in chain(_WAIT, more):
-            size = self._socket.recv_into(bytearray(1), 1, flags | _PEEK)
-            exchange.inbox.extend(map(self._socket.recv, (max(size, READ_SIZE),), (flags,)))
+            room = room_for_next(self._socket, flags)
+            exchange.inbox.extend(map(self._socket.recv, (room,), (flags,)))
 
     def _account(self, exchange: Exchange, before: int, *, measured: bool = False) -> Malformed | None:
         """Account for the inbox, new from `before` on; return the error of the first malformed datagram.

@@ -121,6 +121,15 @@ def attributes_of(body: bytes, start: int) -> Iterator[tuple[int, int, int]]:
     return attributes(body, start, len(body)) if len(body) <= MOST_OF_A_NEST else _leading(body, start)
 
 
+def without(body: bytes, start: int, kind: int) -> bytes:
+    """Return the body of a message, whose attributes begin at `start`, without the attributes of one type."""
+    kept = body[:start]
+    for attr, first, end in attributes_of(body, start):
+        if attr != kind:
+            kept += attribute(attr, body[first:end])
+    return kept
+
+
 def _leading(body: bytes, start: int) -> Iterator[tuple[int, int, int]]:
     seen: set[int] = set()
     try:

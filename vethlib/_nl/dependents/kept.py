@@ -40,7 +40,7 @@ from vethlib._nl.const import (
     RTPROT_RA,
     RTPROT_REDIRECT,
 )
-from vethlib._nl.wire import attribute, attributes_of, message
+from vethlib._nl.wire import attribute, attributes_of, message, without
 from vethlib.errors import Malformed
 
 from .route import hops_of
@@ -171,11 +171,7 @@ _SOURCE_HEADS: Final[dict[int, bytes]] = {
 
 def without_source(route: KeptRoute) -> bytes:
     """Return the body of a route of IPv6 that has lost its source along with that address (rt6_remove_prefsrc)."""
-    body = route.body[: _RTMSG.size]
-    for kind, start, end in attributes_of(route.body, _RTMSG.size):
-        if kind != RTA_PREFSRC:
-            body += attribute(kind, route.body[start:end])
-    return body
+    return without(route.body, _RTMSG.size, RTA_PREFSRC)
 
 
 def _may_return(protocol: int, kind: int, destination: bytes, *, expires: int) -> bool:

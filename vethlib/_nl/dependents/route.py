@@ -142,32 +142,37 @@ def change_route(
         values += [index, metric] if metric else [index]
         values.append(table)
         return _change_template(add, len(network), bool(gateway), bool(metric)).fill(values)
-    family = AF_INET if len(network) == 4 else AF_INET6
-    universal = bool(gateway) or family == AF_INET6
-    scope = RT_SCOPE_NOWHERE if not add else RT_SCOPE_UNIVERSE if universal else RT_SCOPE_LINK
-    body = _RTMSG.pack(
-        family, prefixlen, 0, 0, table if table < 256 else 0, protocol, scope, RTN_UNICAST if add else 0, 0
-    )
+    family, scope, kind = _family_scope_kind(add, len(network), bool(gateway))
+    body = _RTMSG.pack(family, prefixlen, 0, 0, table if table < 256 else 0, protocol, scope, kind, 0)
     body += _hop(network, gateway, index, metric) + attribute(RTA_TABLE, _U32.pack(table))
     if source:
         body += attribute(RTA_PREFSRC, source)
     if mtu and add:
         body += attribute(RTA_METRICS | NLA_F_NESTED, attribute(RTAX_MTU, _U32.pack(mtu)))
-    flags = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL if add else NLM_F_REQUEST
-    return message(RTM_NEWROUTE if add else RTM_DELROUTE, flags, body)
+    return message(*(_ADD if add else _DELETE), body)
 
 
 @template_cache
 def _change_template(add: bool, size: int, has_gateway: bool, has_metric: bool) -> Template:
-    family = AF_INET if size == 4 else AF_INET6
-    universal = has_gateway or family == AF_INET6
-    scope = RT_SCOPE_NOWHERE if not add else RT_SCOPE_UNIVERSE if universal else RT_SCOPE_LINK
-    kind = bytes([scope, RTN_UNICAST if add else 0]) + bytes(4)
-    parts: list[Part] = [bytes([family]), "B", b"\0\0", "B", "B", kind, *hole(RTA_DST, f"{size}s")]
+    family, scope, kind = _family_scope_kind(add, size, has_gateway)
+    parts: list[Part] = [bytes([family]), "B", b"\0\0", "B", "B", bytes([scope, kind]) + bytes(4)]
+    parts += hole(RTA_DST, f"{size}s")
     parts += hole(RTA_GATEWAY, f"{size}s") if has_gateway else []
     parts += hole(RTA_OIF, "I") + (hole(RTA_PRIORITY, "I") if has_metric else []) + hole(RTA_TABLE, "I")
-    flags = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL if add else NLM_F_REQUEST
-    return Template(RTM_NEWROUTE if add else RTM_DELROUTE, flags, parts)
+    return Template(*(_ADD if add else _DELETE), parts)
+
+
+# The type and the flags of a message.
+_ADD: Final = RTM_NEWROUTE, NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL
+_DELETE: Final = RTM_DELROUTE, NLM_F_REQUEST
+
+
+def _family_scope_kind(add: bool, size: int, has_gateway: bool) -> tuple[int, int, int]:
+    """Return these fields of struct rtmsg for a route that is added, or deleted whatever scope and type it has."""
+    family = AF_INET if size == 4 else AF_INET6
+    if not add:
+        return family, RT_SCOPE_NOWHERE, 0
+    return family, RT_SCOPE_UNIVERSE if has_gateway or family == AF_INET6 else RT_SCOPE_LINK, RTN_UNICAST
 
 
 def dump_routes(family: int) -> bytes:
