@@ -252,7 +252,7 @@ def link_of(message: RouteMessage) -> int:
     return message.next_hops[0] if message.family == AF_INET6 else 0
 
 
-def route_of(message: RouteMessage, family: int) -> Route | None:
+def route_of(message: RouteMessage) -> Route | None:
     """Return a route that was read; None if no :class:`Route` describes it, as with several hops of IPv4.
 
     For an IPv6 route with several hops, the first is returned (rule 5).
@@ -260,8 +260,8 @@ def route_of(message: RouteMessage, family: int) -> Route | None:
     if message.is_special or not link_of(message):
         return None
     gateway = message.gateway or message.first_gateway
-    zero, version = (b"\0" * 4, 4) if family == 4 else (b"\0" * 16, 6)
-    network = ip_network((message.network or zero, message.prefixlen))
+    version = 6 if message.family == AF_INET6 else 4
+    network = ip_network((message.network or bytes(16 if version == 6 else 4), message.prefixlen))
     if network.version != version:
         return None
     return _route(

@@ -192,7 +192,7 @@ def _change_altnames(index: int, present: Sequence[str], wanted: Sequence[str]) 
     for name in [*present, *wanted]:
         given = name in kept
         if given != (name in there):
-            request, undo = (set_altname(index, encoded(name), present=there) for there in (given, not given))
+            request, undo = (set_altname(index, encoded(name), present=each) for each in (given, not given))
             fine = () if given else (errno.ENOENT,)
             if given:
                 check_altname(name)

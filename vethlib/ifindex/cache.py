@@ -314,9 +314,8 @@ class IfIndexCache(WarnsUnclosed):
             watch = self._watch_of(netns)
             record = watch.table.get(key)
         if record is None:
-            request = (
-                f"look up {describe(key, netns) if isinstance(key, str) else f'ifindex {shown(key)} in {spell(netns)}'}"
-            )
+            what = describe(key, netns) if isinstance(key, str) else f"ifindex {shown(key)} in {spell(netns)}"
+            request = f"look up {what}"
             message = f"{request}: there is no such link"
             raise LinkNotFound(message, errno=errno.ENODEV, request=request, netns=str(netns or ""))
         return watch, record

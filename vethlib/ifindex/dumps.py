@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Sequence
+from functools import partial
 from struct import Struct
 from typing import Final, ParamSpec, TypeAlias, TypeVar
 
@@ -71,16 +72,15 @@ class FirstLook:
 
 def links_in(fds: Sequence[int]) -> list[Found]:
     """Dump the links of each of these open namespaces. Raises NetlinkError only if resources run out."""
-    return [
-        bodies if isinstance(bodies, NetlinkError) else or_error(records, bodies) for bodies in _looks(fds, _bodies)
-    ]
+    looks = _looks(fds, link_bodies)
+    return [bodies if isinstance(bodies, NetlinkError) else or_error(records, bodies) for bodies in looks]
 
 
 def first_links_in(fds: Sequence[int]) -> list[tuple[int, Found]]:
     """Do the same as :func:`links_in`, and also return the cookie of each namespace; 0 if it is unknown."""
     return [
         (0, look) if isinstance(look, NetlinkError) else (_COOKIE.unpack(look[0])[0], or_error(records, look[1]))
-        for look in _looks(fds, _cookie_and_bodies)
+        for look in _looks(fds, lambda: (netns_cookie(), link_bodies()))
     ]
 
 
@@ -91,7 +91,7 @@ def everything_in(fds: Sequence[int]) -> list[FirstLook | None]:
     """
     return [
         None if bodies is None or isinstance(bodies, NetlinkError) else _first_look(*bodies)
-        for bodies in _looks(fds, _all_bodies)
+        for bodies in _looks(fds, all_bodies)
     ]
 
 
@@ -103,10 +103,11 @@ def cookie_in(fd: int) -> int:
         return 0
 
 
-def _looks(fds: Sequence[int], look: Callable[[], T | NetlinkError]) -> Sequence[T | NetlinkError]:
+def _looks(fds: Sequence[int], look: Callable[[], T]) -> Sequence[T | NetlinkError]:
+    """Call `look` in each of these open namespaces; return the results, or the errors."""
     with system_errors("list the links of the watched namespaces"):
         try:
-            return ns.map_in(fds, look)
+            return ns.map_in(fds, partial(or_error, look))
         except VethError as error:
             if is_exhaustion(error):
                 raise
@@ -125,18 +126,6 @@ def _first_look(cookie: bytes, links: list[bytes], addresses: list[bytes]) -> Fi
 def key_of(address: AddrMessage) -> AddressKey:
     """Return the identity of an address in its namespace."""
     return address.ifindex, address.address, address.prefixlen, address.peer
-
-
-def _bodies() -> list[bytes] | NetlinkError:
-    return or_error(link_bodies)
-
-
-def _cookie_and_bodies() -> tuple[bytes, list[bytes]] | NetlinkError:
-    return or_error(lambda: (netns_cookie(), link_bodies()))
-
-
-def _all_bodies() -> tuple[bytes, list[bytes], list[bytes]] | NetlinkError | None:
-    return or_error(all_bodies)
 
 
 def or_error(look: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | NetlinkError:

@@ -28,7 +28,8 @@ These ensure that one namespace cannot use up the time of all others:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from vethlib import ns
@@ -365,17 +366,9 @@ class Watching:
         if self.reports.changes is None:
             self._move_and_report(watches, to)
             return
-        opened: list[tuple[Watch, ns.Descriptor]] = []
-        try:
-            for watch in watches:
-                owner = self._open_again(watch)
-                if owner is not None:
-                    opened.append((watch, owner))
-            fds = [owner.fileno() for _, owner in opened]
-            moved = list(zip((watch for watch, _ in opened), to.assign(fds), links_in(fds), strict=True))
-        finally:
-            for _, owner in opened:
-                owner.close()
+        with self._all_open_again(watches) as opened:
+            fds = [owner.fileno() for owner in opened.values()]
+            moved = list(zip(opened, to.assign(fds), links_in(fds), strict=True))
         for watch, nsid, found in moved:
             self.watched.move(watch, to, nsid)
             if isinstance(found, NetlinkError):
@@ -389,17 +382,8 @@ class Watching:
 
     def _move_and_report(self, watches: Sequence[Watch], to: Observatory) -> None:
         """Do the same for a user who follows each change: changes until then are reported after a "resync" of each."""
-        opened: list[tuple[Watch, ns.Descriptor]] = []
-        try:
-            for watch in watches:
-                owner = self._open_again(watch)
-                if owner is not None:
-                    opened.append((watch, owner))
-            ids = to.assign([owner.fileno() for _, owner in opened])
-        finally:
-            for _, owner in opened:
-                owner.close()
-        moved = [watch for watch, _ in opened]
+        with self._all_open_again(watches) as opened:
+            moved, ids = list(opened), to.assign([owner.fileno() for owner in opened.values()])
         try:
             for watch, nsid in zip(moved, ids, strict=True):
                 self.watched.move(watch, to, nsid)
@@ -410,6 +394,19 @@ class Watching:
             raise
         for watch in {*watches} - {*moved}:
             self._reader.end(watch)  # no reference leads there any more
+
+    @contextmanager
+    def _all_open_again(self, watches: Iterable[Watch]) -> Iterator[dict[Watch, ns.Descriptor]]:
+        """Open those watched namespaces that references still lead to, until the end of the block."""
+        opened: dict[Watch, ns.Descriptor] = {}
+        try:
+            for watch in watches:
+                if (owner := self._open_again(watch)) is not None:
+                    opened[watch] = owner
+            yield opened
+        finally:
+            for owner in opened.values():
+                owner.close()
 
     def _open_again(self, watch: Watch) -> ns.Descriptor | None:
         """Open a watched namespace by a reference that still leads there; None if none does."""

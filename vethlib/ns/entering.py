@@ -423,20 +423,4 @@ def call_in_new(function: Callable[[], T]) -> T:
     The namespace ends with the call unless `function` keeps it: opens it, mounts it, or leaves a socket in it.
     Raises any error of `function`, and NotPermitted without CAP_SYS_ADMIN.
     """
-    home = _home(None)
-    back = home.fileno()
-    try:
-        try:
-            if "greenlet" in _modules:
-                greenlets.entering(home)
-            _unshare(CLONE_NEWNET)
-            return function()
-        finally:
-            _leave(back, CLONE_NEWNET)
-    except BaseException:
-        _leave(back, CLONE_NEWNET)  # rule 6
-        raise
-    finally:
-        home.close()
-        if "greenlet" in _modules:
-            greenlets.left()
+    return map_in_new(1, function)[0]

@@ -204,13 +204,11 @@ def _routes(
     for family in (AF_INET, AF_INET6):
         request = dump_routes_over(family, index, PROTO)
         messages, error = _dump_some(namespaces, place, request, parse_route, ROUTES)
-        version = 4 if family == AF_INET else 6
         # Kernels before 4.20 do not filter, and those without IPv6 answer with the IPv4 routes once more.
         for message in messages:
-            if message.family == family and message.protocol == PROTO:
-                route = route_of(message, version)
-                if route is not None:
-                    found.setdefault(link_of(message), []).append(route)
+            is_own = message.family == family and message.protocol == PROTO
+            if is_own and (route := route_of(message)) is not None:
+                found.setdefault(link_of(message), []).append(route)
         if error is not None:
             return found, error
     return found, None
