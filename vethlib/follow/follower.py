@@ -21,6 +21,7 @@ from vethlib.errors import NetlinkError, NetnsNotFound, SessionClosed, VethError
 from vethlib.linkref import check_several
 from vethlib.ns import Reference, parse
 from vethlib.ns import Resolver as Answers
+from vethlib.ns.deadline import earliest
 from vethlib.ns.reference import not_opened, resolved
 
 from .paths import Paths
@@ -105,7 +106,7 @@ class Follower(Closing):
             times.append(max(0.0, self._again - time.monotonic()))
         if self._ask_at is not None:
             times.append(max(0.0, self._ask_at - time.monotonic()))
-        return min((left for left in times if left is not None), default=None)
+        return earliest(*times)
 
     def _check(self) -> None:
         if self._pid != os.getpid():

@@ -39,6 +39,7 @@ from typing import Any, Final
 
 from vethlib._primitives import select, time
 from vethlib._trusted import MOST_NAMES
+from vethlib.ns.deadline import earliest
 from vethlib.ns.descriptor import opened
 from vethlib.ns.files.glance import nsfs
 from vethlib.ns.files.mounts import mount_ids, mount_point
@@ -391,7 +392,7 @@ class Paths:
         times = [turn.due() for turn in (self._quick, self._full, self._missed) if turn.requested]
         if self._deaf or self._silent:
             times.append(max(0.0, self._deaf_until - time.monotonic()))
-        return min((time for time in times if time is not None), default=None)
+        return earliest(*times)
 
     def changed(self, ready: Container[int], everything: bool = False) -> set[str]:
         """Return the followed paths that may have changed since the last call; with `everything`, all of them.

@@ -38,6 +38,7 @@ from vethlib._nl.link import LinkMessage
 from vethlib._primitives import time
 from vethlib.errors import NetlinkError, NetnsNotFound, VethError, is_exhaustion
 from vethlib.links import NetnsRef
+from vethlib.ns.deadline import earliest
 from vethlib.ns.own import OwnDescriptors
 from vethlib.session.core.refusal import system_errors
 
@@ -115,14 +116,14 @@ class Watching:
         """The time of the next pending dump or resync, by the monotonic clock; None if none is pending."""
         lost, doubtful = self._observatories.lost(), self.watched.doubtful
         if not (lost or doubtful or self._leaving):
-            return None
-        dues = [*self._leaving.values(), *(due for due, _ in doubtful.values())]
-        return min([*dues, *(observatory.resync_at for observatory in lost)])
+            return None  # nearly always
+        doubts = (due for due, _ in doubtful.values())
+        return earliest(*self._leaving.values(), *doubts, *(observatory.resync_at for observatory in lost))
 
     def left(self, deadline: float | None = None) -> float | None:
         """Return the seconds until `deadline` or what is due, whichever is earlier; None if there is neither."""
-        times = [moment for moment in (deadline, self.due) if moment is not None]
-        return max(0.0, min(times) - time.monotonic()) if times else None
+        first = earliest(deadline, self.due)
+        return None if first is None else max(0.0, first - time.monotonic())
 
     def prepare(self) -> None:
         """Open an observatory for foreign namespaces. Raises as :class:`.observatory.ForeignObservatory` does."""

@@ -41,7 +41,7 @@ from vethlib.follow.turns import Turn
 from vethlib.ifindex import IfIndexCache, LinkEvent
 from vethlib.linkref import check_refs
 from vethlib.links import Address, Link, NetnsRef
-from vethlib.ns.deadline import LONGEST, deadline_after
+from vethlib.ns.deadline import LONGEST, deadline_after, earliest
 from vethlib.ns.opening import NETNS_DIR, identity_at
 from vethlib.session import Session
 from vethlib.session.core.refusal import refusal, system_errors
@@ -253,9 +253,8 @@ class Monitor(Closing):
     def _set_alarm(self) -> None:
         """Make the descriptor readable when there is work even without an event."""
         cache_due = self._cache.due()
-        dues = [self._follower.due(), self._all_names.due()]
-        dues.append(None if cache_due is None else max(0.0, cache_due - time.monotonic()))
-        self._alarm.set(min((due for due in dues if due is not None), default=None))
+        left = None if cache_due is None else max(0.0, cache_due - time.monotonic())
+        self._alarm.set(earliest(self._follower.due(), self._all_names.due(), left))
 
     def _take(self) -> list[HostEvent]:
         # After an interruption, news may be lost: so everything is compared with what is known.

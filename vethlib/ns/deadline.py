@@ -1,4 +1,4 @@
-"""Time-outs of callers: any number of seconds, even more than system calls and locks accept."""
+"""Time-outs of callers: any number of seconds, even more than system calls and locks accept; and what is due first."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 from vethlib._primitives import time
 from vethlib.errors import InvalidValue
 
-__all__ = ["LONGEST", "check_timeout", "deadline_after"]
+__all__ = ["LONGEST", "check_timeout", "deadline_after", "earliest"]
 
 LONGEST: Final = 3600.0
 """The longest wait in one system call, in seconds: epoll_wait(2) accepts up to 24 days."""
@@ -34,3 +34,8 @@ def deadline_after(timeout: float | None) -> float | None:
     """Return the time of the monotonic clock after `timeout` seconds; None for never. Raises InvalidValue."""
     seconds = check_timeout(timeout)
     return None if seconds is None else time.monotonic() + seconds
+
+
+def earliest(*times: float | None) -> float | None:
+    """Return the first of these times, or the shortest of these numbers of seconds; None if all of them are None."""
+    return min((time for time in times if time is not None), default=None)

@@ -26,6 +26,7 @@ from vethlib.agent.attempts import Attempts, delay
 from vethlib.agent.reasons import Reason
 from vethlib.agent.state import State, Verdict
 from vethlib.errors import InvalidValue, NotSupported, VethError
+from vethlib.ns.deadline import earliest
 
 __all__ = ["DETECTION", "Backoff", "InterfaceAttempts", "NextStep", "next_step"]
 
@@ -193,11 +194,8 @@ class Backoff:
 
     def next_due(self) -> float | None:
         """Return the time of the next attempt of anything; None if there is none."""
-        due = self._next_interface_due()
-        for attempts in (self.looking, self.following, self.watching, self.attaching, self.leftovers):
-            if attempts.due is not None and (due is None or attempts.due < due):
-                due = attempts.due
-        return due
+        of_all = (self.looking, self.following, self.watching, self.attaching, self.leftovers)
+        return earliest(self._next_interface_due(), *(attempts.due for attempts in of_all))
 
     def _next_interface_due(self) -> float | None:
         while self._due and not self._is_due(*self._due[0]):

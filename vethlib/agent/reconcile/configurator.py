@@ -44,7 +44,7 @@ from vethlib.agent.state import State
 from vethlib.agent.status import Status
 from vethlib.errors import InvalidValue, SessionClosed, belongs_to_parent, check_type
 from vethlib.linkref import as_list_of
-from vethlib.ns.deadline import LONGEST, deadline_after
+from vethlib.ns.deadline import LONGEST, deadline_after, earliest
 from vethlib.session import Session
 from vethlib.session.core.ipv6 import can_switch_ipv6
 from vethlib.session.core.refusal import system_errors
@@ -341,10 +341,9 @@ class Configurator(WarnsUnclosed):
     def _due(self) -> float | None:
         if self.indexes.pending or self._statuses.subscribers.pending or self.behind:
             return 0.0
-        due, record = self._events.next_due(), self.pairs.due()
+        due = self._events.next_due()
         self._quiet_until = math.inf if due is None else due
-        left = None if due is None else max(0.0, due - time.monotonic())
-        return record if left is None else left if record is None else min(left, record)
+        return earliest(None if due is None else max(0.0, due - time.monotonic()), self.pairs.due())
 
     def poll(self, timeout: float | None = 0) -> dict[str, Status | None]:
         """Do the pending work, and return the statuses that have changed; None for an interface that was removed.

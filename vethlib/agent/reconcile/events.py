@@ -13,6 +13,7 @@ from vethlib.agent.state import State
 from vethlib.errors import VethError
 from vethlib.ifindex.changes import LinkChanges
 from vethlib.links import Address
+from vethlib.ns.deadline import earliest
 
 from .linkchanges import InterfaceChanges, Interpreter
 from .occasions import MANY_VALUES
@@ -47,19 +48,15 @@ class Events:
         """Return the time, by time.monotonic(), at which :meth:`collect` has something to mark; None for never."""
         if self._dependants.any_starved and self._backoff.attaching.due is None:
             return time.monotonic()
-        dues = (
+        left = self._watches.follower.due()
+        return earliest(
             self._occasions.next_due(),
             self._backoff.next_due(),
             self._observer.creatable.due(),
             self._watches.cache.due(),
             self._watches.rest_ends(),
+            None if left is None else time.monotonic() + left,
         )
-        due = min((due for due in dues if due is not None), default=None)
-        left = self._watches.follower.due()
-        if left is None:
-            return due
-        following = time.monotonic() + left
-        return following if due is None else min(due, following)
 
     def collect(self) -> None:
         """Mark everything that has a reason to be looked at."""

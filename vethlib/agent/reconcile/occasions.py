@@ -15,6 +15,8 @@ from enum import Enum
 from itertools import chain, islice
 from typing import Final
 
+from vethlib.ns.deadline import earliest
+
 from .pace import QUIET, Pace
 
 __all__ = ["CONFIGURATION", "Occasions", "Scope"]
@@ -259,14 +261,13 @@ class Occasions:
 
     def next_due(self) -> float | None:
         """Return when the next observation that was put off is due; None if there is none."""
-        dues = (
+        return earliest(
             self._pace.next_due(),
             self._moves.next_due(),
             self._detected_due if self._detected else None,
             self._unseen.next_due(),
             self._rarely_unseen.next_due(),
         )
-        return min((due for due in dues if due is not None), default=None)
 
     def mark_put_off(self, now: float) -> None:
         """Mark the interfaces whose observations were put off, and are due now."""

@@ -8,6 +8,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
+from operator import attrgetter
 from typing import Any, Final
 
 from vethlib import links
@@ -62,6 +63,9 @@ class Change:
         return entry | {"count": self.count, "last": iso(self.last), "code": self.code}
 
 
+_what: Final = attrgetter("state", "reason", "done", "cause")
+
+
 class History:
     """The latest changes of all interfaces. Their number and their texts are bounded."""
 
@@ -75,16 +79,9 @@ class History:
         changes = self._changes.get(name)
         if changes is None:
             changes = self._changes[name] = deque(maxlen=MOST)
-        before = changes[-1] if changes else None
-        same = before is not None and (before.state, before.reason, before.done, before.cause) == (
-            state,
-            reason,
-            done,
-            cause,
-        )
-        if before is not None and same:
-            before.count += 1
-            before.last = at
+        if changes and _what(changes[-1]) == (state, reason, done, cause):
+            changes[-1].count += 1
+            changes[-1].last = at
         else:
             changes.append(Change(at, state, reason, done, cause, last=at, code=code))
         self._removed.pop(name, None)

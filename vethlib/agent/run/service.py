@@ -27,6 +27,7 @@ from vethlib.agent.status import Status
 from vethlib.agent.stores.agentfile import AgentFile
 from vethlib.agent.stores.protocol import Change, Outage, Rereadable, Snapshot, Store, StoreError, StoreEvent
 from vethlib.errors import VethError
+from vethlib.ns.deadline import earliest
 from vethlib.text import bounded
 
 from .describing import reply
@@ -276,14 +277,14 @@ class Service:
 
     def _due(self, now: float) -> float | None:
         """Return the seconds after which there is work even without an event; None for never."""
-        times = [self._configurator.due(), self._store.due(), self._notifier.interval]
+        times: list[float | None] = [self._configurator.due(), self._store.due(), self._notifier.interval]
         if self._has_to_publish:
             times.append(self._publishing.left(now))
         if self._usable_by is not None and not self.ready:
             times.append(max(0.0, self._usable_by - now))
         if self._agent_file is not None:
             times.append(self._agent_file.due())
-        return min((time for time in times if time is not None), default=None)
+        return earliest(*times)
 
 
 def summary(statuses: Iterable[Status]) -> str:
