@@ -6,7 +6,7 @@ Whatever happens to one of them meanwhile is noticed.
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from tests.live.configuring import configured, settle, until
 from tests.witness import ip, rename, seen
 from vethlib import Session, ns
 from vethlib.agent import Interface
-from vethlib.agent.host import execution
+from vethlib.agent.host.execution import _Executor
 from vethlib.agent.planning.desired import Desired
 from vethlib.agent.planning.observed import Observed
+from vethlib.agent.planning.operations import CreatePair
 from vethlib.agent.reconcile import configurator as configurator_module
 from vethlib.agent.reconcile.configurator import Configurator
 from vethlib.agent.reconcile.observer import HostObserver
@@ -212,15 +213,15 @@ def _is_created() -> bool:
 def test_a_pair_whose_configuration_changes_while_the_others_are_created_gets_the_new_one(
     configurator: Configurator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    create, left = execution._create, [*wanted([1, 3], mtu=1400)]
+    create, left = _Executor._create, [*wanted([1, 3], mtu=1400)]
 
-    def and_put(*args: Any) -> None:
-        create(*args)
+    def and_put(executor: _Executor, operations: Sequence[CreatePair]) -> None:
+        create(executor, operations)
         if _is_created():
             while left:
                 configurator.put(left.pop())
 
-    monkeypatch.setattr(execution, "_create", and_put)
+    monkeypatch.setattr(_Executor, "_create", and_put)
     configurator.resync(wanted())
     until(configurator, lambda: not left)
     settle(configurator)
@@ -232,15 +233,15 @@ def test_a_pair_whose_configuration_changes_while_the_others_are_created_gets_th
 def test_a_pair_that_was_refused_is_reported_and_the_others_are_not_looked_at(
     configurator: Configurator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    create, left = execution._create, [1]
+    create, left = _Executor._create, [1]
 
-    def first_taken(*args: Any) -> None:
-        if left and [each.a.name for each in args[1]] == ["b2"]:
+    def first_taken(executor: _Executor, operations: Sequence[CreatePair]) -> None:
+        if left and [each.a.name for each in operations] == ["b2"]:
             left.pop()
             ip("link", "add", "h2", "type", "veth", "peer", "name", "theirs")
-        create(*args)
+        create(executor, operations)
 
-    monkeypatch.setattr(execution, "_create", first_taken)
+    monkeypatch.setattr(_Executor, "_create", first_taken)
     looks = looked_at(monkeypatch)
     configurator.resync(wanted())
     until(configurator, configured(configurator, "h0", "b0", "h1", "b1", "h3", "b3"))

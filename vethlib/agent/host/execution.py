@@ -80,37 +80,175 @@ def execute(
     Raises VethError if a bulk operation fails as a whole, for example because the session is closed.
     """
     execution = Execution() if account is None else account
-    of_kind: dict[type[Operation], list[Any]] = {}
-    for operation in plan.operations:
-        of_kind.setdefault(type(operation), []).append(operation)
-    added: list[Netns] = []
-    routes = RoutesInTurn(session, plan.operations, execution, surplus)
-    try:
-        refused: Mapping[str, VethError] = {}
-        if additions := of_kind.get(AddNetns):
-            refused = add_netns(session, additions, added, execution, loopback=loopback)
-        routes.take_first()
-        if deletions := of_kind.get(DeletePair):
-            with execution.beginning(deletions):
-                _delete(session, deletions, execution, progress)
-        if removals := of_kind.get(RemoveSurplus):
-            _remove_surplus(session, removals, execution)
-        if changes := of_kind.get(ChangeLink):
-            _change(session, changes, routes, execution, progress, records, surplus)
-        if creations := _possible(of_kind.get(CreatePair, ()), refused, execution):
-            with execution.beginning(creations):
-                _create(session, creations, routes, execution, progress, records)
-        routes.change_last(waits=waits)
-        if unused := of_kind.get(RemoveNetns):
-            remove_netns(session, unused, execution)
-    finally:
-        if added:
-            remove_unused(session, added, execution)
+    _Executor(session, plan, execution, progress, records, surplus).run(loopback=loopback, waits=waits)
     return execution
 
 
-def _step(progress: Progress | None, what: str) -> Callable[[int, int], object] | None:
-    return None if progress is None else lambda done, total: progress(what, done, total)
+class _Executor:
+    """Executes one plan: see :func:`execute` for its arguments."""
+
+    def __init__(
+        self,
+        session: Session,
+        plan: Plan,
+        execution: Execution,
+        progress: Progress | None,
+        records: RecordFile | None,
+        surplus: int | None,
+    ) -> None:
+        self._session = session
+        self._execution = execution
+        self._progress = progress
+        self._records = records
+        self._surplus = surplus
+        self._routes = RoutesInTurn(session, plan.operations, execution, surplus)
+        self._of_kind: dict[type[Operation], list[Any]] = {}
+        for operation in plan.operations:
+            self._of_kind.setdefault(type(operation), []).append(operation)
+
+    def run(self, *, loopback: bool, waits: bool) -> None:
+        """Execute the plan."""
+        session, execution, of_kind = self._session, self._execution, self._of_kind
+        added: list[Netns] = []
+        try:
+            refused: Mapping[str, VethError] = {}
+            if additions := of_kind.get(AddNetns):
+                refused = add_netns(session, additions, added, execution, loopback=loopback)
+            self._routes.take_first()
+            if deletions := of_kind.get(DeletePair):
+                with execution.beginning(deletions):
+                    self._delete(deletions)
+            if removals := of_kind.get(RemoveSurplus):
+                self._remove_surplus(removals)
+            if changes := of_kind.get(ChangeLink):
+                self._change(changes)
+            if creations := _possible(of_kind.get(CreatePair, ()), refused, execution):
+                with execution.beginning(creations):
+                    self._create(creations)
+            self._routes.change_last(waits=waits)
+            if unused := of_kind.get(RemoveNetns):
+                remove_netns(session, unused, execution)
+        finally:
+            if added:
+                remove_unused(session, added, execution)
+
+    def _step(self, what: str) -> Callable[[int, int], object] | None:
+        progress = self._progress
+        return None if progress is None else lambda done, total: progress(what, done, total)
+
+    def _delete(self, operations: list[DeletePair]) -> None:
+        # Another link may have the place of the observed one by now. If so, the observed link was deleted with its
+        # pair.
+        links = {_end_to_delete(each): each for each in operations}
+
+        def is_observed(item: DeleteItem, link: Link, birth: Birth) -> bool:
+            return _is_observed(links[cast(tuple[str, str, int], item)], link, birth)
+
+        delete = partial(self._session.delete_many, renamed_ok=True, only_if=is_observed)
+        failed: Mapping[Any, VethError] = {}
+        try:
+            delete(links, progress=self._step("delete"))
+        except BatchError as batch:
+            failed = {error.item: error for error in batch.exceptions}
+        except VethError:
+            raise
+        except Exception as error:
+            failed = _one_by_one(links, "delete a pair", error, lambda link: delete([link]))
+        _account(links, failed, self._execution, self._execution.done.append)
+
+    def _remove_surplus(self, operations: Iterable[RemoveSurplus]) -> None:
+        for operation in operations:
+            is_observed = partial(_is_observed, operation)
+            try:
+                self._session.remove_dependents(
+                    operation.name, operation.ref, index=operation.index, only_if=is_observed, **operation.surplus
+                )
+            except Exception as error:
+                what = f"change {describe(operation.name, operation.ref)}"
+                self._execution.errors.append((operation, foreseen(error, what)))
+            else:
+                self._execution.done.append(operation)
+
+    # --- changing
+
+    def _change(self, operations: list[ChangeLink]) -> None:
+        parts = [self._routes.part(operation) for operation in operations]
+        with recorded_changes(self._records, parts) as noted:
+            for number, (operation, part) in enumerate(zip(operations, parts, strict=True), 1):
+                try:
+                    self._change_one(part, noted)
+                except BaseException as error:
+                    if noted.may_be_made(part):
+                        self._execution.begin([operation])
+                    if not isinstance(error, Exception):
+                        raise
+                    what = f"change {describe(operation.name, operation.ref)}"
+                    self._execution.errors.append((operation, foreseen(error, what)))
+                else:
+                    self._routes.made(operation)
+                if self._progress is not None:
+                    self._progress("change", number, len(operations))
+
+    def _change_one(self, operation: ChangeLink, noted: ChangesMade) -> None:
+        """Change one link; the session restores the addresses that the kernel removes along with a removed one."""
+        # All calls after the first are about the same namespace, wherever its reference leads by then.
+        with _held(self._session, operation.ref) as netns, ExitStack() as kept:
+            if operation.restored is not None:  # its addresses are removed and added in several steps
+                namespaces = kept.enter_context(open_namespaces(self._session))
+                kept.enter_context(keeping_dependents(namespaces, operation.name, netns, operation.index))
+            self._change_in(netns, operation, noted)
+
+    def _change_in(self, netns: NetnsRef, operation: ChangeLink, noted: ChangesMade) -> None:
+        session, surplus = self._session, self._surplus
+        new = {name: value for name, (_, value) in operation.changes.items()}
+        name = new.pop("name", None)
+        late = {field: new.pop(field) for field in [*new] if operation.restored is not None and _is_late(field)}
+        with noted.making(operation):
+            session.set(
+                operation.name,
+                netns,
+                index=operation.index,
+                new_name=name,
+                add_addresses=_added(operation),
+                remove_addresses=operation.removed,
+                address_order=_order(operation),
+                address_proto=ADDRESS_PROTO,
+                only_if=partial(_is_observed, operation),
+                surplus=surplus,
+                **new,
+            )
+        name = name or operation.name
+        if renewed := (*operation.renewed, *operation.again):
+            session.renew_addresses(name, netns, addresses=renewed, index=operation.index, address_proto=ADDRESS_PROTO)
+        if operation.restored is not None:
+            session.restore_addresses(name, netns, addresses=operation.restored, index=operation.index)
+        if late:
+            session.set(name, netns, index=operation.index, surplus=surplus, **late)
+
+    # --- creating
+
+    def _create(self, operations: Sequence[CreatePair]) -> None:
+        given = [(self._routes.part(operation).veth, operation) for operation in operations]
+        veths = {id(veth): operation for veth, operation in given}
+        failed: Mapping[Any, VethError] = {}
+        create = partial(self._session.create_many, on_error="continue", read=False)  # because an observation follows
+        records = self._records
+        if records is not None:
+            intend = partial(_note_intents, veths, records)
+            create = partial(create, before=intend, made=partial(_note_creations, veths, records, self._execution))
+        try:
+            create([veth for veth, _ in given], progress=self._step("create"))
+        except BatchError as batch:
+            failed = {id(error.item): error for error in batch.exceptions}
+        except VethError:
+            raise
+        except Exception as error:
+            pairs = {id(veth): veth for veth, _ in given}
+            failed = _one_by_one(veths, "create a pair", error, lambda key: create([pairs[key]]))
+        # The next observation voids the other intents that were not carried out: a pair that failed may exist in part.
+        if records is not None:
+            _void_refused(veths, records, failed)
+        _account(veths, failed, self._execution, self._routes.made)
 
 
 def _possible(
@@ -128,26 +266,6 @@ def _possible(
         else:
             execution.errors.append((operation, error))
     return possible
-
-
-def _delete(session: Session, operations: list[DeletePair], execution: Execution, progress: Progress | None) -> None:
-    # Another link may have the place of the observed one by now. If so, the observed link was deleted with its pair.
-    links = {_end_to_delete(each): each for each in operations}
-
-    def is_observed(item: DeleteItem, link: Link, birth: Birth) -> bool:
-        return _is_observed(links[cast(tuple[str, str, int], item)], link, birth)
-
-    delete = partial(session.delete_many, renamed_ok=True, only_if=is_observed)
-    failed: Mapping[Any, VethError] = {}
-    try:
-        delete(links, progress=_step(progress, "delete"))
-    except BatchError as batch:
-        failed = {error.item: error for error in batch.exceptions}
-    except VethError:
-        raise
-    except Exception as error:
-        failed = _one_by_one(links, "delete a pair", error, lambda link: delete([link]))
-    _account(links, failed, execution, execution.done.append)
 
 
 def _one_by_one(items: Iterable[K], what: str, error: Exception, do: Callable[[K], object]) -> dict[K, VethError]:
@@ -179,57 +297,6 @@ def _end_to_delete(operation: DeletePair) -> tuple[str, str, int]:
     return operation.name, operation.ref, operation.index
 
 
-def _remove_surplus(session: Session, operations: Iterable[RemoveSurplus], execution: Execution) -> None:
-    for operation in operations:
-        is_observed = partial(_is_observed, operation)
-        try:
-            session.remove_dependents(
-                operation.name, operation.ref, index=operation.index, only_if=is_observed, **operation.surplus
-            )
-        except Exception as error:
-            what = f"change {describe(operation.name, operation.ref)}"
-            execution.errors.append((operation, foreseen(error, what)))
-        else:
-            execution.done.append(operation)
-
-
-def _change(
-    session: Session,
-    operations: list[ChangeLink],
-    routes: RoutesInTurn,
-    execution: Execution,
-    progress: Progress | None,
-    records: RecordFile | None,
-    surplus: int | None,
-) -> None:
-    parts = [routes.part(operation) for operation in operations]
-    with recorded_changes(records, parts) as noted:
-        for number, (operation, part) in enumerate(zip(operations, parts, strict=True), 1):
-            try:
-                _change_one(session, part, noted, surplus)
-            except BaseException as error:
-                if noted.may_be_made(part):
-                    execution.begin([operation])
-                if not isinstance(error, Exception):
-                    raise
-                what = f"change {describe(operation.name, operation.ref)}"
-                execution.errors.append((operation, foreseen(error, what)))
-            else:
-                routes.made(operation)
-            if progress is not None:
-                progress("change", number, len(operations))
-
-
-def _change_one(session: Session, operation: ChangeLink, noted: ChangesMade, surplus: int | None) -> None:
-    """Change one link; the session restores the addresses that the kernel removes along with a removed one."""
-    # All calls after the first are about the same namespace, wherever its reference leads by then.
-    with _held(session, operation.ref) as netns, ExitStack() as kept:
-        if operation.restored is not None:  # its addresses are removed and added in several steps
-            namespaces = kept.enter_context(open_namespaces(session))
-            kept.enter_context(keeping_dependents(namespaces, operation.name, netns, operation.index))
-        _change_in(session, operation, netns, noted, surplus)
-
-
 @contextmanager
 def _held(session: Session, ref: str) -> Iterator[NetnsRef]:
     if not ref:
@@ -237,35 +304,6 @@ def _held(session: Session, ref: str) -> Iterator[NetnsRef]:
         return
     with Netns(open_netns(session, ref), ref) as netns:
         yield netns
-
-
-def _change_in(
-    session: Session, operation: ChangeLink, netns: NetnsRef, noted: ChangesMade, surplus: int | None
-) -> None:
-    new = {name: value for name, (_, value) in operation.changes.items()}
-    name = new.pop("name", None)
-    late = {field: new.pop(field) for field in [*new] if operation.restored is not None and _is_late(field)}
-    with noted.making(operation):
-        session.set(
-            operation.name,
-            netns,
-            index=operation.index,
-            new_name=name,
-            add_addresses=_added(operation),
-            remove_addresses=operation.removed,
-            address_order=_order(operation),
-            address_proto=ADDRESS_PROTO,
-            only_if=partial(_is_observed, operation),
-            surplus=surplus,
-            **new,
-        )
-    name = name or operation.name
-    if renewed := (*operation.renewed, *operation.again):
-        session.renew_addresses(name, netns, addresses=renewed, index=operation.index, address_proto=ADDRESS_PROTO)
-    if operation.restored is not None:
-        session.restore_addresses(name, netns, addresses=operation.restored, index=operation.index)
-    if late:
-        session.set(name, netns, index=operation.index, surplus=surplus, **late)
 
 
 def _is_late(field: str) -> bool:
@@ -298,36 +336,6 @@ def _order(operation: ChangeLink) -> Sequence[IPInterface]:
     if (operation.added and operation.removed) or _relabelled(operation):
         return tuple(dict.fromkeys(operation.interface.addresses))
     return ()
-
-
-def _create(
-    session: Session,
-    operations: Sequence[CreatePair],
-    routes: RoutesInTurn,
-    execution: Execution,
-    progress: Progress | None,
-    records: RecordFile | None,
-) -> None:
-    given = [(routes.part(operation).veth, operation) for operation in operations]
-    veths = {id(veth): operation for veth, operation in given}
-    failed: Mapping[Any, VethError] = {}
-    create = partial(session.create_many, on_error="continue", read=False)  # because an observation follows
-    if records is not None:
-        intend = partial(_note_intents, veths, records)
-        create = partial(create, before=intend, made=partial(_note_creations, veths, records, execution))
-    try:
-        create([veth for veth, _ in given], progress=_step(progress, "create"))
-    except BatchError as batch:
-        failed = {id(error.item): error for error in batch.exceptions}
-    except VethError:
-        raise
-    except Exception as error:
-        pairs = {id(veth): veth for veth, _ in given}
-        failed = _one_by_one(veths, "create a pair", error, lambda key: create([pairs[key]]))
-    # The next observation voids the other intents that were not carried out: a pair that failed may exist in part.
-    if records is not None:
-        _void_refused(veths, records, failed)
-    _account(veths, failed, execution, routes.made)
 
 
 def _note_intents(veths: Mapping[int, CreatePair], records: RecordFile, pairs: Iterable[Planned]) -> None:
