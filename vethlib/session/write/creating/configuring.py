@@ -80,7 +80,7 @@ class _Sent(NamedTuple):
 
 
 _What: TypeAlias = str | _Sent | IPInterface
-"""What a message does: set a field, add an address, or what the text says."""
+"""What a message does: it sets a field, adds an address, or does what the text describes."""
 
 _Steps = list[tuple[_Sent, bytes]]
 _NO_STEPS: Final[tuple[_Steps, _Steps, _Steps]] = ([], [], [])
