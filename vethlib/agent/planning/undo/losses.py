@@ -139,36 +139,10 @@ class _Sources:
 
 
 def _lost_by_change(change: ChangeLink, seen: SeenLink, before: Observed, dependents: Dependents) -> Iterator[str]:
+    yield from _dependents_lost(change, seen, before, dependents)
     where = describe(seen.link.name, seen.ref)
     new = {name: value for name, (_, value) in change.changes.items()}
-    down, off = new.get("up") is False, new.get("ipv6") is False
-    too_small = _loses_ipv6(change, seen)
-    labels = "name" in new and sum(address.interface.version == 4 for address in seen.addresses) > 1
-    causes = [
-        text
-        for text, holds in (
-            ("setting it down", down),
-            (f"an MTU below {IPV6_MIN_MTU}", too_small),
-            ("disabling IPv6", off and seen.link.ipv6),
-            ("removing addresses", change.takes_addresses),
-            ("renaming it", labels),
-            ("moving it to or from a VRF", _changes_vrf(change, before)),
-        )
-        if holds
-    ]
-    if causes and dependents.routes:
-        yield f"{where}: {listed(causes)} loses {counted(dependents.routes, 'route')} added by other programs"
-    if too_small and dependents.ipv6_token:
-        yield f"{where}: an MTU below {IPV6_MIN_MTU} loses its IPv6 token {dependents.ipv6_token}"
-    vrf = _changes_vrf(change, before)
-    if dependents.neighbours and (down or vrf or "mac" in new):
-        verb = "setting it down" if down else "moving it to or from a VRF" if vrf else "another MAC"
-        yield f"{where}: {verb} loses {counted(dependents.neighbours, 'permanent neighbour')} added by other programs"
-    if dependents.ipv4_neighbours and not (down or vrf) and _takes_last_ipv4(change, seen):
-        many = counted(dependents.ipv4_neighbours, "permanent neighbour")
-        yield f"{where}: removing its last IPv4 address loses {many} added by other programs"
-    if dependents.stacked and new.keys() & {"up", "mac", "mtu"}:
-        yield f"{where}: {', '.join(dependents.stacked)} on top of it would not be restored"
+    loses_addresses = new.get("up") is False or new.get("ipv6") is False
     if (
         dependents.ipv6_off
         and "ipv6" not in new
@@ -179,9 +153,41 @@ def _lost_by_change(change: ChangeLink, seen: SeenLink, before: Observed, depend
     if seen.link.mtu >= IPV6_MIN_MTU and _sets_first_secret(change):
         yield f"{where}: it has no {STABLE_SECRET} yet, and the kernel cannot clear it again"
     for address in seen.addresses:
-        gone = change.removes(address) or ((down or off) and address.interface.version == 6)
+        gone = change.removes(address) or (loses_addresses and address.interface.version == 6)
         if gone and not address.permanent and not address.by_kernel:
             yield f"{where}: its address {address} expires, and would not be restored with its remaining lifetime"
+
+
+def _dependents_lost(change: ChangeLink, seen: SeenLink, before: Observed, dependents: Dependents) -> Iterator[str]:
+    """Describe the dependents that a link loses by a change."""
+    where = describe(seen.link.name, seen.ref)
+    new = {name: value for name, (_, value) in change.changes.items()}
+    down, too_small, vrf = new.get("up") is False, _loses_ipv6(change, seen), _changes_vrf(change, before)
+    labels = "name" in new and sum(address.interface.version == 4 for address in seen.addresses) > 1
+    causes = [
+        text
+        for text, holds in (
+            ("setting it down", down),
+            (f"an MTU below {IPV6_MIN_MTU}", too_small),
+            ("disabling IPv6", new.get("ipv6") is False and seen.link.ipv6),
+            ("removing addresses", change.takes_addresses),
+            ("renaming it", labels),
+            ("moving it to or from a VRF", vrf),
+        )
+        if holds
+    ]
+    if causes and dependents.routes:
+        yield f"{where}: {listed(causes)} loses {counted(dependents.routes, 'route')} added by other programs"
+    if too_small and dependents.ipv6_token:
+        yield f"{where}: an MTU below {IPV6_MIN_MTU} loses its IPv6 token {dependents.ipv6_token}"
+    if dependents.neighbours and (down or vrf or "mac" in new):
+        verb = "setting it down" if down else "moving it to or from a VRF" if vrf else "another MAC"
+        yield f"{where}: {verb} loses {counted(dependents.neighbours, 'permanent neighbour')} added by other programs"
+    if dependents.ipv4_neighbours and not (down or vrf) and _takes_last_ipv4(change, seen):
+        many = counted(dependents.ipv4_neighbours, "permanent neighbour")
+        yield f"{where}: removing its last IPv4 address loses {many} added by other programs"
+    if dependents.stacked and new.keys() & {"up", "mac", "mtu"}:
+        yield f"{where}: {', '.join(dependents.stacked)} on top of it would not be restored"
 
 
 def _takes_last_ipv4(change: ChangeLink, seen: SeenLink) -> bool:
