@@ -29,6 +29,7 @@ _WALK: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _ENTER: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _ALL: Final = (1 << 32) - 1  # users
+_MODE: Final = 0o755  # of new directories
 _MOST_LINKS: Final = 40  # MAXSYMLINKS, include/linux/namei.h
 
 MOST_NAMES: Final = 128
@@ -86,12 +87,12 @@ def _opened(name: str, flags: int, directory: int | None) -> Descriptor:
     return owner
 
 
-def make_directory(name: str, parent: int | None, *, mode: int = 0o755) -> None:
-    """Create a directory with exactly this mode. Raises OSError: EEXIST if something has that name."""
-    os.mkdir(name, mode, dir_fd=parent)
+def make_directory(name: str, parent: int | None) -> None:
+    """Create a directory with mode 0755 whatever the umask. Raises OSError: EEXIST if something has that name."""
+    os.mkdir(name, _MODE, dir_fd=parent)
     with _opened(name, _OPEN | os.O_NOFOLLOW, parent) as made:
         if os.fstat(made.fileno()).st_uid == os.geteuid():  # otherwise somebody has put another directory in its place
-            os.fchmod(made.fileno(), mode)
+            os.fchmod(made.fileno(), _MODE)
 
 
 def _is_guarded(directory: os.stat_result) -> bool:

@@ -56,9 +56,9 @@ class Processes:
     every second.
     """
 
-    def __init__(self, epoll: select.epoll, most: int | None = None) -> None:
+    def __init__(self, epoll: select.epoll) -> None:
         self._epoll = epoll
-        self._most = _budget() if most is None else most
+        self._most = _budget()
         self._looked_at: set[str] = set()  # references to processes without a descriptor
         self._look_at = 0.0
         self._is_warned = False

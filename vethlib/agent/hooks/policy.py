@@ -21,8 +21,7 @@ def spread(delay: float) -> float:
 class Complaints:
     """Decide which failures to log: the first, then one per minute with the number of the others."""
 
-    def __init__(self, quiet: float = _QUIET) -> None:
-        self._quiet = quiet
+    def __init__(self) -> None:
         self._next = 0.0
         self._unlogged = 0
         self.failing = False
@@ -32,7 +31,7 @@ class Complaints:
         if self.failing and now < self._next:
             self._unlogged += 1
             return None
-        self.failing, self._next = True, now + self._quiet
+        self.failing, self._next = True, now + _QUIET
         unlogged, self._unlogged = self._unlogged, 0
         return unlogged
 

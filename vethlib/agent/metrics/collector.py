@@ -84,19 +84,19 @@ class AgentCollector(Collector):
         yield _gauge("vethlib_watched_namespaces", "Namespaces whose links are watched.", load.watched)
 
     def _work(self) -> Iterator[Metric]:
-        tally = self._configurator.tally
+        counters = self._configurator.counters
         text = "Interfaces checked, by what follows: done, wait for an event, retry later, or terminal."
-        yield _counters("vethlib_reconcile_outcomes", text, "outcome", tally.outcomes)
+        yield _counters("vethlib_reconcile_outcomes", text, "outcome", counters.outcomes)
         name, text = "vethlib_reconcile_duration_seconds", "Duration of reconcile passes and of their parts."
-        bouts = HistogramMetricFamily(name, text, labels=["part"])
-        for part, durations in tally.durations.items():
-            bouts.add_metric([part], _buckets(durations), durations.total)
-        yield bouts
-        yield _counters("vethlib_operations_done", "Operations carried out.", "op", tally.done)
-        yield _counters("vethlib_operations_failed", "Operations that were refused.", "op", tally.failed)
-        yield _counters("vethlib_resyncs", "Resyncs of the whole host, by occasion.", "occasion", tally.resyncs)
+        passes = HistogramMetricFamily(name, text, labels=["part"])
+        for part, durations in counters.durations.items():
+            passes.add_metric([part], _buckets(durations), durations.total)
+        yield passes
+        yield _counters("vethlib_operations_done", "Operations carried out.", "op", counters.done)
+        yield _counters("vethlib_operations_failed", "Operations that were refused.", "op", counters.failed)
+        yield _counters("vethlib_resyncs", "Resyncs of the whole host, by occasion.", "occasion", counters.resyncs)
         text = "Times that the kernel dropped events of links because they were not read in time."
-        yield CounterMetricFamily("vethlib_event_overflows", text, value=tally.overflows)
+        yield CounterMetricFamily("vethlib_event_overflows", text, value=counters.overflows)
 
     def _link_counters(self) -> Iterator[Metric]:
         families = {

@@ -364,7 +364,7 @@ class _Planner:
             return f"{end.name} is configured as {end}"
         return f"the other end of {end} is not {self.desired[end.peer_name]}"
 
-    def _free(self, end: DesiredEnd, names: Iterable[str], why: str = "") -> None:
+    def _free(self, end: DesiredEnd, names: Iterable[str], why: str) -> None:
         """Take these names from the owned links that have them; pairs are deleted for the reason `why`, if given."""
         assert end.place is not None
         for name in names:

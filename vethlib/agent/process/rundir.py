@@ -94,9 +94,9 @@ def open_directory(label: str, *parts: str) -> int:
     return directory
 
 
-def open_base(*, make: bool = True) -> int:
+def open_base() -> int:
     """Open :func:`base_directory`, as :func:`open_directory` does."""
-    return open_own(base_directory(), make=make)
+    return open_own(base_directory())
 
 
 def open_for_writing(path: str) -> int:

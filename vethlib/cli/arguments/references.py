@@ -20,13 +20,13 @@ def parse_link(text: str, field: str = "LINK") -> tuple[str, str]:
     return check_lookup_name(name, field), parse_netns(ref, field)
 
 
-def existing_link(text: str, field: str = "LINK") -> tuple[str, str]:
+def existing_link(text: str) -> tuple[str, str]:
     """Return the name and the namespace reference of an argument that names a link which should exist.
 
     The name of a link may have an "@". Such a link of this namespace is found by its whole name if no namespace has the
     name after the "@"; or, if one does, with another "@" at the end.
     """
-    name, ref = parse_link(text, field)
+    name, ref = parse_link(text)
     if ref.startswith("netns:") and not os.path.lexists(ns.parse(ref).path):
         for whole in (text, text.removesuffix("@")):
             if is_link(whole):

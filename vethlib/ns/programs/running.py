@@ -67,7 +67,7 @@ def run(
                 warnings.warn(text, RuntimeWarning, stacklevel=2)
 
 
-def become(ref: str | HasFileno | None, resolver: Resolver | None = None) -> list[str]:
+def become(ref: str | HasFileno | None) -> list[str]:
     """Move the calling process, which must have one thread, to where :func:`run` would run a program.
 
     Returns the files of /etc/netns that could not be mounted. There is no way back, so exec follows. Raises as
@@ -75,7 +75,7 @@ def become(ref: str | HasFileno | None, resolver: Resolver | None = None) -> lis
     """
     from .errand import go_to
 
-    with open_owned(ref, resolver) as netns, _refusals(f"enter {ref or 'the home namespace'}"):
+    with open_owned(ref) as netns, _refusals(f"enter {ref or 'the home namespace'}"):
         go_to(netns.fileno())
         return _look_around(_name(ref))
 

@@ -146,16 +146,15 @@ def dump_over(
     request: bytes,
     parse: Callable[[bytes], T],
     field: str,
-    *,
-    counted: bool = True,
     marks: Sequence[bytes] = (),
 ) -> Sequence[T]:
     """Return the routes or neighbours that a dump has. Raises NetlinkError; EFBIG: more than the call may read.
 
-    The result is empty if the link is gone, or if the kernel has no IPv6. Unless the dump is `counted`, it does not
-    reduce what the call may read afterwards. With `marks`, only those with any of these bytes are needed.
+    The result is empty if the link is gone, or if the kernel has no IPv6. With `marks`, only those with any of these
+    bytes are needed. The dump does not reduce what the call may read afterwards, so that whether one table can be read
+    does not depend on the size of the others.
     """
-    entries, error = _dump_some(namespaces, place, request, parse, field, counted=counted, marks=marks)
+    entries, error = _dump_some(namespaces, place, request, parse, field, counted=False, marks=marks)
     if error is not None:
         raise error
     return entries

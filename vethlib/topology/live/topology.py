@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Topology"]
 
 _RESOLV_CONF = "/etc/resolv.conf"
+_MOST_LISTED = 8  # names in one text
 _NO_NAME_SERVER = "# This topology has no name server.\n"
 
 
@@ -299,6 +300,6 @@ def _files(layout: Layout, *, hosts: bool, resolv_conf: str | None) -> dict[str,
     return {member.name: {"/etc/hosts": partial(text, layout, member.name), **names} for member in layout.members}
 
 
-def _listed(names: Mapping[str, object], most: int = 8) -> str:
-    listed = ", ".join(list(names)[:most])
-    return f"{listed}, … ({len(names)} in all)" if len(names) > most else listed
+def _listed(names: Mapping[str, object]) -> str:
+    listed = ", ".join(list(names)[:_MOST_LISTED])
+    return f"{listed}, … ({len(names)} in all)" if len(names) > _MOST_LISTED else listed

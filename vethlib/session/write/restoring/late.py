@@ -259,9 +259,8 @@ class LateFields:
     def _dump(
         self, request: bytes, parse: Callable[[bytes], bytes], name: str, marks: Sequence[bytes] = ()
     ) -> Sequence[bytes] | None:
-        # Not counted: whether one table can be read must not depend on the size of the others.
         try:
-            return dump_over(self._namespaces, self._target.place, request, parse, name, counted=False, marks=marks)
+            return dump_over(self._namespaces, self._target.place, request, parse, name, marks)
         except NetlinkError as error:
             if error.errno != errno.EFBIG:
                 raise
