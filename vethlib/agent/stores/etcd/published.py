@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import threading
 from collections.abc import Generator, Iterator, Mapping
@@ -13,7 +12,7 @@ from typing import TypeAlias
 from vethlib import _threads as threads
 from vethlib._primitives import time
 from vethlib.agent.config.mark import check_label
-from vethlib.agent.stores.keys import liveness_key, presence_key, status_key
+from vethlib.agent.stores.keys import liveness_key, status_key
 from vethlib.agent.stores.protocol import StoreError
 from vethlib.agent.stores.published import BATCH, Alive, Entry, Published, as_entry
 from vethlib.agent.stores.storecode import StoreCode
@@ -21,6 +20,7 @@ from vethlib.text import cut
 
 from . import etcd_pb2 as pb
 from .address import parse_url
+from .agents import entry_of, read_agents
 from .connection import CALL, Connection, Found, Raw, raw_of
 from .member import answering
 from .mirror import shortened
@@ -31,7 +31,6 @@ from .streams import Watch
 __all__ = ["EtcdStatuses", "read_labels"]
 
 _MOST_KEYS = 10_000_000  # keys of all labels together
-_MOST_AGENTS = 64  # agents of one label that are read, because anybody can write any number of their keys
 _LONGEST_HOST = 255  # characters of the name of a host
 _WAITING = 100  # answers of a watch that are queued; etcd keeps the rest meanwhile
 _PAUSE = 1.0  # seconds between attempts to connect again
@@ -198,17 +197,8 @@ def _agent(connection: Connection, label: str) -> Alive | None:
 
 def _others(connection: Connection, label: str, agent: Alive | None) -> tuple[Alive, ...]:
     """Return the running agents of a label other than `agent`, which has written the liveness key last."""
-    present: dict[bytes, Alive] = {}
-
-    def keep(key: bytes, raw: Raw) -> None:
-        present[shortened(key)] = _alive(raw_of(raw))
-
-    try:
-        connection.read(presence_key(label, "").encode(), keep=keep, known_as=lambda _: b"", most=_MOST_AGENTS)
-    except Denied as error:
-        if error.code is not StoreCode.TOO_LARGE:
-            return ()
-    if agent is None:
+    present, refusal = read_agents(connection, label, _alive)
+    if agent is None or (refusal is not None and refusal.code is not StoreCode.TOO_LARGE):
         return ()
     others = list(present.values())
     # Of agents in containers or on clones, several may have this name of the host and this process number. If none has
@@ -231,13 +221,8 @@ def _raw(listed: Found[bytes]) -> dict[bytes, bytes]:
 
 def _alive(raw: bytes) -> Alive:
     """Parse the value of a liveness key; other kinds of agents write less."""
-    try:
-        value = json.loads(raw)
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        return Alive(0)
-    pid, host, since = value.get("pid"), value.get("host"), value.get("start_time")
+    entry = entry_of(raw)
+    pid, host, since = entry.get("pid"), entry.get("host"), entry.get("start_time")
     # type(), not isinstance(), because bool is an int.
     return Alive(
         pid if type(pid) is int else 0,

@@ -12,13 +12,11 @@ sent between the pages of a reading, and heartbeats between the transactions of 
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import platform
 import threading
 from collections.abc import Collection, Mapping
-from typing import Any
 
 from vethlib import __version__
 from vethlib import _threads as threads
@@ -32,7 +30,8 @@ from vethlib.text import cut
 
 from . import etcd_pb2 as pb
 from .address import Address
-from .connection import OPS, Connection, Raw, end_of, raw_of
+from .agents import MOST_AGENTS, entry_of, read_agents
+from .connection import OPS, Connection, Raw, end_of
 from .ledger import Ledger, as_json
 from .mirror import shortened
 from .refusal import Denied, LeaseGone, TooLarge
@@ -43,8 +42,7 @@ __all__ = ["ANSWER", "Publisher"]
 ANSWER = 2.5  # seconds that the answer to a heartbeat may take
 _AGAIN = 30.0  # seconds before another attempt at a refused write
 _LONGEST_WORD = 64  # characters of a field that another agent has written
-_MOST_AGENTS = 64  # agents of the label that are read
-_MANY = f"more than {_MOST_AGENTS} agents"
+_MANY = f"more than {MOST_AGENTS} agents"
 _MOST_STALE = 16 << 20  # bytes of the keys of foreign statuses that are deleted at a time
 _MOST_NAMED = 8  # other agents that a warning names
 _LEAST_PAUSE = 1.0  # seconds between two leases, and between two searches for other agents
@@ -256,7 +254,7 @@ class Publisher:
             known = connection.get(self._liveness)
         except Denied:
             return  # its role does not permit reading
-        if known is not None and _entry(known.value).get("host", platform.node()) != platform.node():
+        if known is not None and entry_of(known.value).get("host", platform.node()) != platform.node():
             self._note_other(known)
 
     def _check(self, connection: Connection) -> None:
@@ -293,27 +291,11 @@ class Publisher:
 
     def _find_others(self, connection: Connection) -> None:
         """Warn of other running agents of the label, and log when none is left."""
-        prefix = presence_key(self._label, "").encode()
-        present: dict[bytes, str] = {}
-
-        def keep(key: bytes, raw: Raw) -> None:
-            present[shortened(key)] = _process(raw_of(raw))
-
-        try:
-            connection.read(
-                prefix,
-                keep=keep,
-                known_as=lambda _: b"",
-                most=_MOST_AGENTS,
-                after_page=lambda: self._continue(connection),
-            )
-        except Denied:
-            if len(present) < _MOST_AGENTS:
-                return
-            others = {_MANY}
-        else:
-            present.pop(shortened(self._presence), None)
-            others = set(present.values())
+        present, refusal = read_agents(connection, self._label, _process, lambda: self._continue(connection))
+        if refusal is not None and len(present) < MOST_AGENTS:
+            return
+        present.pop(shortened(self._presence), None)
+        others = set(present.values()) if refusal is None else {_MANY}
         self._warn_of(others - self._others)
         if self._others and not others:
             _log.info("no other agent has the label %s now", self._label)
@@ -420,7 +402,7 @@ def _this_agent() -> str:
 
 
 def _process(raw: bytes) -> str:
-    entry = _entry(raw)
+    entry = entry_of(raw)
     pid, host = (_word(entry.get(field)) for field in ("pid", "host"))
     return f"process {pid} on {host}"
 
@@ -428,12 +410,3 @@ def _process(raw: bytes) -> str:
 def _word(value: object) -> str:
     """Format a field for a message: anybody may have written it, and the repr() of nested lists may fail."""
     return cut(str(value), _LONGEST_WORD) if isinstance(value, str | int) else "?"
-
-
-def _entry(raw: bytes) -> dict[str, Any]:
-    """Parse a JSON object; anything else yields an empty one."""
-    try:
-        entry = json.loads(raw)
-    except (ValueError, RecursionError):
-        return {}
-    return entry if isinstance(entry, dict) else {}
