@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -14,9 +15,12 @@ import pytest
 from tests.capabilities import dropped
 from tests.live.applying import value
 from tests.stores import changed, is_readable, news, nothing, outage, snapshot, write
+from vethlib.agent.stores.files import reading
 from vethlib.agent.stores.files.directory import DirectoryStore
 from vethlib.agent.stores.protocol import Snapshot
 from vethlib.agent.stores.storecode import StoreCode
+from vethlib.ns.descriptor import Descriptor
+from vethlib.ns.opening import opened_directory
 
 
 @pytest.fixture
@@ -277,6 +281,7 @@ def test_a_store_runs_no_other_program(path: Path) -> None:
     script = f"""
 import sys
 sys.addaudithook(lambda event, args: event == 'subprocess.Popen' and sys.exit(f'runs {{args[0]}}'))
+from vethlib.agent.stores.files import reading
 from vethlib.agent.stores.files.directory import DirectoryStore
 store = DirectoryStore({str(path)!r})
 print(list(store.read()[0].values))
@@ -284,3 +289,25 @@ store.close()
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("['a']\n", "")
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_changes_are_noticed_after_a_moment_in_which_the_directory_could_not_be_opened(
+    path: Path, follow: Follow, monkeypatch: pytest.MonkeyPatch, failures: int
+) -> None:
+    store = follow(path)
+    assert list(snapshot(store)) == ["a"]
+    results = iter([OSError(errno.EMFILE, os.strerror(errno.EMFILE))] * failures)
+
+    def opened(at: str) -> Descriptor:
+        if (error := next(results, None)) is not None:
+            raise error
+        return opened_directory(at)
+
+    monkeypatch.setattr(reading, "opened_directory", opened)
+    write(path / "b.json", value("b", "peer"))
+    if failures == 2:
+        outage(store)
+    assert sorted(snapshot(store)) == ["a", "b"]
+    write(path / "c.json", value("c", "peer"))
+    assert list(changed(store)) == ["c"]

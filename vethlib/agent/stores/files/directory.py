@@ -113,6 +113,7 @@ class DirectoryStore:
                     raise  # the file system does not answer, so watching it would not help either
                 # A directory that was created after this check and before the watch causes no event: check again.
                 watch.wait()
+                self._directory = None  # it is not watched any more, so it has to be read as after an outage
                 return self._look(watch, seen)
         except StoreError as error:
             return self._away(str(error), error.code)
