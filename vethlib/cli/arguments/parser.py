@@ -83,6 +83,8 @@ class Parser(argparse.ArgumentParser):
         self.flags: list[str] = []
         self.variables: dict[str, str] = {}
         """The flags that have a variable, by its name."""
+        self.fallbacks: dict[str, str] = {}
+        """The flags that also have a variable of another program, by its name; their own takes precedence."""
         self.invalid: dict[str, str] = {}
         """The problems of variables that a flag does not accept, by name. `read` reports one that is used."""
         self._inherited: dict[str, list[Any]] = {}
@@ -173,7 +175,7 @@ class Parser(argparse.ArgumentParser):
         actions = self._option_string_actions
         return {
             flag: name
-            for name, flag in self.variables.items()
+            for name, flag in (self.fallbacks | self.variables).items()
             if os.environ.get(name) and actions[flag].dest not in given
         }
 

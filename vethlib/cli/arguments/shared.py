@@ -65,7 +65,7 @@ def add_paths(parser: Parser) -> None:
 def add_label(parser: Parser, among: Any = None) -> None:
     """Add --label, whose default may also come from MICROSERVICE_LABEL. `among` is a mutually exclusive group."""
     label = os.environ.get("MICROSERVICE_LABEL") or "vpp1"
-    parser.variables["MICROSERVICE_LABEL"] = "--label"  # before VETHLIB_LABEL, which takes precedence
+    parser.fallbacks["MICROSERVICE_LABEL"] = "--label"
     text = "label of the owning agent (default: %(default)s)"
     parser.option("--label", variable=True, default=label, completes="label", help=text, among=among)
 
