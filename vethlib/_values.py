@@ -10,7 +10,7 @@ descriptors, whereas ``object.__setattr__`` would look up each name.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, dataclass_transform
 
@@ -64,16 +64,21 @@ class _ValueType(type):
         own: dict[str, Any] = namespace.get("__annotations__", {})
         if not bases or not own:  # Value itself, or a class that only adds methods
             return super().__new__(cls, name, bases, namespace)
-        annotations = {field: annotation for field, annotation in own.items() if annotation != "KW_ONLY"}
+        base: Any = next(base for base in bases if isinstance(base, _ValueType))
+        kinds = {field: str(annotation).partition("[")[0] for field, annotation in own.items()}
+        fields = [field for field, kind in kinds.items() if "KW_ONLY" not in kind and not kind.endswith("ClassVar")]
+        annotations = base._annotations | {field: own[field] for field in fields}
         order = list(own)
-        marks = [order.index(field) for field in own if field not in annotations]
-        positional = tuple(order[: marks[0]] if marks else order)
-        defaults = {field: namespace.pop(field) for field in annotations if field in namespace}
-        asides = frozenset(field for field, default in defaults.items() if isinstance(default, _Aside))
-        defaults |= {field: defaults[field].default for field in asides}
+        first_named = next((order.index(field) for field, kind in kinds.items() if "KW_ONLY" in kind), len(order))
+        positional = dict.fromkeys([*base.__match_args__, *(field for field in order[:first_named] if field in fields)])
+        given = {field: namespace.pop(field) for field in fields if field in namespace}
+        asides = frozenset(field for field, default in given.items() if isinstance(default, _Aside))
+        defaults = base._defaults | given | {field: given[field].default for field in asides}
+        asides |= base._asides - given.keys()
+        _check_order(positional, defaults)
         namespace |= {
-            "__slots__": tuple(annotations),
-            "__match_args__": positional,
+            "__slots__": tuple(field for field in fields if field not in base._annotations),
+            "__match_args__": tuple(positional),
             "__dataclass_fields__": _DataclassFields(),
             "_annotations": annotations,
             "_defaults": defaults,
@@ -81,8 +86,18 @@ class _ValueType(type):
             "_compared": attrgetter(*(field for field in annotations if field not in asides)),
         }
         made = super().__new__(cls, name, bases, namespace)
-        made.__init__ = _Init(made, positional)  # type: ignore[misc]
+        if "__init__" not in namespace:
+            made.__init__ = _Init(made, tuple(positional))  # type: ignore[misc]
         return made
+
+
+def _check_order(positional: Iterable[str], defaults: Container[str]) -> None:
+    optional = ""
+    for field in positional:
+        if field in defaults:
+            optional = field
+        elif optional:
+            raise TypeError(f"field {field!r} without a default follows {optional!r}, which has one")
 
 
 class _Init:
@@ -100,7 +115,8 @@ class _Init:
 
 def _init(cls: type, annotations: dict[str, Any], positional: tuple[str, ...], defaults: dict[str, Any]) -> Any:
     """Return the ``__init__`` of a class; it is compiled, as that of a dataclass is."""
-    arguments = [f"{field}=_{field}_default" if field in defaults else field for field in annotations]
+    order = [*positional, *(field for field in annotations if field not in positional)]
+    arguments = [f"{field}=_{field}_default" if field in defaults else field for field in order]
     if len(positional) < len(annotations):
         arguments.insert(len(positional), "*")
     body = [f"_set_{field}(_self, {field})" for field in annotations]
@@ -108,7 +124,7 @@ def _init(cls: type, annotations: dict[str, Any], positional: tuple[str, ...], d
         body.append("_self.__post_init__()")
     text = f"def __init__(_self, {', '.join(arguments)}):\n " + "\n ".join(body)
     scope: dict[str, Any] = {f"_{field}_default": default for field, default in defaults.items()}
-    scope |= {f"_set_{field}": vars(cls)[field].__set__ for field in annotations}
+    scope |= {f"_set_{field}": getattr(cls, field).__set__ for field in annotations}
     exec(text, scope)
     init = scope["__init__"]
     init.__qualname__ = f"{cls.__qualname__}.__init__"
@@ -125,6 +141,7 @@ class Value(metaclass=_ValueType):
     _annotations: ClassVar[dict[str, Any]] = {}
     _defaults: ClassVar[dict[str, Any]] = {}
     _asides: ClassVar[frozenset[str]] = frozenset()
+    __match_args__ = ()
     _compared: ClassVar[Any]
 
     def __repr__(self) -> str:

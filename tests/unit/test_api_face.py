@@ -66,7 +66,7 @@ def test_the_version_is_listed() -> None:
 
 
 def test_the_types_of_arguments_are_promised() -> None:
-    assert {"NetnsRef", "LinkRef"} <= set(vethlib.__all__)
+    assert {"LinkRef", "Neighbour", "NetnsRef", "NewAddress", "Route"} <= set(vethlib.__all__)
 
 
 @pytest.mark.parametrize("module", PROMISED, ids=lambda module: module.__name__)

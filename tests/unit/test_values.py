@@ -8,7 +8,7 @@ import inspect
 import pickle
 import subprocess
 import sys
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -132,6 +132,50 @@ def test_a_class_of_others_can_add_methods_to_a_value() -> None:
     assert Mine(2).twice() == 4
     assert Mine(2) != Ours(2)
     assert dataclasses.replace(Mine(2), first=3).twice() == 6
+
+
+def test_a_class_of_others_can_add_fields_as_to_a_dataclass() -> None:
+    class Mine(Ours):
+        kind: ClassVar[str] = "k"
+        second: str = "B"
+        fourth: int = 4
+        _: KW_ONLY
+        fifth: int = 5
+
+    @dataclasses.dataclass(frozen=True, slots=True)
+    class Other(Theirs.Ours):
+        kind: ClassVar[str] = "k"
+        second: str = "B"
+        fourth: int = 4
+        _: dataclasses.KW_ONLY
+        fifth: int = 5
+
+    mine = Mine(0, "x", 6, third=(0,), hidden=b"h", fifth=7)
+    assert dataclasses.asdict(mine) == dataclasses.asdict(Other(0, "x", 6, third=(0,), hidden=b"h", fifth=7))
+    assert dataclasses.astuple(Mine(1)) == dataclasses.astuple(Other(1))
+    assert (mine.third, Mine.kind) == ((1,), "k")
+    assert inspect.signature(Mine) == inspect.signature(Other)
+    assert list(Mine.__match_args__) == ["first", "second", "fourth"]
+    assert dataclasses.replace(mine, first=2).fourth == 6
+    assert (hash(copy.copy(mine)), copy.deepcopy(mine)) == (hash(mine), mine)
+    assert Mine(1) == Mine(1, hidden=b"x") != Mine(1, fifth=0)
+    assert not hasattr(mine, "__dict__")
+    with pytest.raises(TypeError, match="fourth"):
+
+        class Wrong(Ours):
+            fourth: int  # type: ignore[misc]
+
+
+def test_a_class_of_others_can_have_its_own_way_to_be_created() -> None:
+    class Mine(Ours):
+        kind: ClassVar[str] = "k"
+        fourth: int = 0
+
+        def __init__(self, first: int) -> None:
+            super().__init__(first, third=(0,))
+            object.__setattr__(self, "fourth", 2 * first)
+
+    assert (Mine(2).third, Mine(2).fourth, copy.deepcopy(Mine(2))) == ((1,), 4, Mine(2))
 
 
 @pytest.mark.parametrize("cls", [Address, Dependents, End, Link, Pair, Reference, Stats, Veth])
