@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 import pydoc
@@ -17,10 +18,12 @@ import pytest
 
 import vethlib
 from vethlib import End, InvalidValue, Link, Netns, Pair, Veth, ns
-from vethlib.agent import Interface, PacketPort, check_label
+from vethlib.agent import Interface, PacketPort, Plan, check_label
 from vethlib.graph import Graph, dot, mermaid, svg
 from vethlib.linkref import as_items, as_key, check_refs, locate
 from vethlib.links import check_wait
+from vethlib.monitor import HostEvent
+from vethlib.topology import Layout, LiveWire
 
 PROMISED = [
     importlib.import_module(name)
@@ -90,6 +93,19 @@ def _methods(cls: type) -> Iterator[tuple[str, Any]]:
     for name, value in {name: value for base in reversed(ours) for name, value in vars(base).items()}.items():
         if not name.startswith("_") and (inspect.isfunction(value) or isinstance(value, (property, classmethod))):
             yield name, value
+
+
+def test_values_with_a_mapping_can_be_in_a_set() -> None:
+    classes = [value for module in PROMISED for value in vars(module).values() if inspect.isclass(value)]
+    classes += [getattr(module, name) for module in PROMISED for name in module.__all__]
+    of_values = [cls for cls in classes if inspect.isclass(cls) and dataclasses.is_dataclass(cls)]
+    values = {cls for cls in of_values if cls.__hash__ is not None}
+    assert {HostEvent, Layout, Plan} <= values
+    for cls in values - {End, Interface, LiveWire}:  # which turn it into a tuple, or have a hash of their own
+        for field in dataclasses.fields(cls):
+            is_hashed = field.compare if field.hash is None else field.hash
+            assert not (is_hashed and re.search("Mapping|dict|list|Sequence", str(field.type))), (cls, field.name)
+    assert len({HostEvent("state", "new", 1.0, state={"state": "PENDING"})}) == 1
 
 
 # --- a link wherever a name is taken

@@ -53,8 +53,8 @@ class HostEvent:
     link: Link | None = None
     peer: LinkName | None = None
     address: Address | None = None
-    state: Mapping[str, Any] = field(default_factory=dict)
-    changes: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+    state: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    changes: Mapping[str, tuple[Any, Any]] = field(default_factory=dict, hash=False)
 
 
 def changes_between(old: Link, new: Link) -> dict[str, tuple[Any, Any]]:

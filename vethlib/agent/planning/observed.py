@@ -114,8 +114,8 @@ class Observed:
     are equal to those of another observation of everything if both have seen the same; None if they are not known.
     """
 
-    netns: Mapping[str, SeenNetns]
-    links: Sequence[SeenLink] = ()
+    netns: Mapping[str, SeenNetns] = field(hash=False)
+    links: Sequence[SeenLink] = field(default=(), hash=False)
     cookies: Mapping[NetnsId, int] = field(default_factory=dict, repr=False, compare=False)
     fingerprints: object = field(default=None, repr=False, compare=False)
     home: NetnsId | None = field(init=False, repr=False, compare=False)

@@ -124,7 +124,7 @@ class ChangeLink:
     place: NetnsId
     index: int
     name: str
-    changes: Mapping[str, tuple[Any, Any]]
+    changes: Mapping[str, tuple[Any, Any]] = field(hash=False)
     added: tuple[links.Interface | Address, ...] = ()
     removed: tuple[links.Interface | Address, ...] = ()
     restored: tuple[Address, ...] | None = None
@@ -286,11 +286,11 @@ class Plan:
     """
 
     operations: tuple[Operation, ...]
-    verdicts: Mapping[str, Verdict]
-    found: Mapping[str, SeenLink] = field(default_factory=dict)
+    verdicts: Mapping[str, Verdict] = field(hash=False)
+    found: Mapping[str, SeenLink] = field(default_factory=dict, hash=False)
     doubtful: frozenset[str] = frozenset()
-    unusable: Mapping[str, Verdict] = field(default_factory=dict)
-    standing: Mapping[str, SeenLink] = field(default_factory=dict)
+    unusable: Mapping[str, Verdict] = field(default_factory=dict, hash=False)
+    standing: Mapping[str, SeenLink] = field(default_factory=dict, hash=False)
 
     def configures(self, interface: str) -> bool:
         """Return whether an interface is as configured after the operations."""

@@ -102,5 +102,5 @@ class Layout:
 
     members: tuple[Member, ...]
     wires: tuple[Wire, ...]
-    routes: Mapping[str, tuple[Route, ...]]
+    routes: Mapping[str, tuple[Route, ...]] = field(hash=False)
     forwarding: frozenset[str]
