@@ -21,7 +21,8 @@ class Subscription(Generic[E]):
     """The events that a subscriber has not received yet, in order. None is lost, however slow the subscriber is.
 
     Therefore, a subscriber without a callback must take its events from time to time, or unsubscribe. A ``with`` block
-    unsubscribes at its end. :meth:`take` and iteration can be used in another thread than the one that polls.
+    unsubscribes at its end. :meth:`take`, iteration and :meth:`unsubscribe` can be used in another thread than the one
+    that polls.
     """
 
     def __init__(
@@ -88,13 +89,15 @@ class Subscribers(Generic[E]):
 
     def tell(self, event: E) -> None:
         """Queue an event for every subscriber, without calling them yet."""
-        for subscription in self._all:
+        for subscription in list(self._all):
             subscription.waiting.append(event)
+            if not subscription.active:  # another thread has unsubscribed
+                subscription.waiting.clear()
 
     @property
     def pending(self) -> bool:
         """Return whether there are callbacks to call."""
-        return bool(self._all) and any(each.callback is not None and each.waiting for each in self._all)
+        return any(each.callback is not None and each.waiting for each in list(self._all))
 
     def deliver(self) -> None:
         """Call the callbacks with all queued events, including events that the callbacks cause.
@@ -105,16 +108,19 @@ class Subscribers(Generic[E]):
             return
         self.delivering = True
         try:
-            while waiting := [each for each in self._all if each.callback is not None and each.waiting]:
+            while waiting := [each for each in list(self._all) if each.callback is not None and each.waiting]:
                 for subscription in waiting:
                     self._call(subscription)
         finally:
             self.delivering = False
 
     def _call(self, subscription: Subscription[E]) -> None:
-        while subscription.callback is not None and subscription.waiting:
-            event = subscription.waiting.popleft()
+        while (callback := subscription.callback) is not None and subscription.waiting:
             try:
-                subscription.callback(event)
+                event = subscription.waiting.popleft()
+            except IndexError:  # another thread has unsubscribed
+                return
+            try:
+                callback(event)
             except Exception:
                 _log.exception("a subscriber failed at %s; it receives the next event nevertheless", event)
