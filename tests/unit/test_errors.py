@@ -32,7 +32,7 @@ from vethlib.errors import (
     not_permitted,
 )
 from vethlib.links import End, Veth
-from vethlib.session.core.refusal import copy_for, system_errors
+from vethlib.session.core.refusal import copy_for, sysctl_error, system_errors
 
 FIELDS: dict[str, Any] = {"errno": 17, "extack": "why", "request": "create", "netns": "blue"}
 
@@ -176,6 +176,7 @@ def test_a_copy_belongs_to_its_item_and_says_what_was_to_be_done() -> None:
     [
         (OSError(errno.EMFILE, "x"), NetlinkError, r"talk: Too many open files \(EMFILE\) \(this process is out of"),
         (OSError(errno.EPERM, "x"), NotPermitted, r"talk: Operation not permitted \(EPERM\) \(.*CAP_SYS_ADMIN"),
+        (OSError(errno.EACCES, "x", b"/proc/sys/net/x"), NotPermitted, r"\(EACCES\) \(.*CAP_NET_ADMIN"),
         (OSError(errno.EINVAL, "x"), NetlinkError, r"talk: Invalid argument \(EINVAL\)$"),
         (OSError("x"), NetlinkError, r"talk: Success \(0\)$"),
         (NotPermitted("no", errno=1, netns="fd:5"), NotPermitted, "^talk: no$"),
@@ -188,6 +189,20 @@ def test_an_error_of_the_system_is_told_in_our_words(raised: Exception, kind: ty
         raise raised
     if isinstance(caught.value, NetlinkError):
         assert (caught.value.netns, caught.value.request) == ("blue", "talk")
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EACCES])
+def test_a_setting_that_may_not_be_written_needs_the_capability_of_the_administrator(number: int) -> None:
+    """The kernel treats them as root (net_ctl_permissions, net/sysctl_net.c); the namespace has been entered before."""
+    error = sysctl_error(PermissionError(number, "x"), "set rp_filter", "blue")
+    assert isinstance(error, NotPermitted)
+    assert (error.capability, error.errno, error.netns) == ("CAP_NET_ADMIN", number, "blue")
+    assert "CAP_NET_ADMIN" in str(error)
+    assert "entering" not in str(error)
+    entering = not_permitted("entering needs it", "CAP_SYS_ADMIN", errno=number)
+    refused = sysctl_error(entering, "set rp_filter", "blue")
+    assert isinstance(refused, NotPermitted)
+    assert refused.capability == "CAP_SYS_ADMIN"
 
 
 @pytest.mark.parametrize("ref", ["x/" * 2000, "\udcb2/" * 2000, "netns:" + "/" * 4000, "k" * 4000 + ":1", "a" * 4090])

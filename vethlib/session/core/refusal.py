@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from types import TracebackType
 from typing import Final, NoReturn
@@ -127,10 +128,13 @@ def system_error(error: Exception, request: str, netns: object) -> NetlinkError:
             named.capability = error.capability
         return named
     hint = _HINTS.get(number, "")
-    file = str(getattr(error, "filename", None) or "")
+    filename = getattr(error, "filename", None)  # that of a descriptor is a number
+    file = os.fsdecode(filename) if isinstance(filename, str | bytes) else ""
     if number == errno.ENOENT and file.startswith("/proc/"):
         hint = f"{file}; is /proc mounted?"
     if number in (errno.EPERM, errno.EACCES):
+        if file.startswith("/proc/sys/"):
+            return _not_administrator(number, request, netns)
         capability = "CAP_SYS_ADMIN"
         text = f"{request}: {errno_text(number)} (entering a namespace needs {capability})"
         return not_permitted(text, capability, errno=number, request=request, netns=str(netns or ""))
@@ -138,9 +142,17 @@ def system_error(error: Exception, request: str, netns: object) -> NetlinkError:
     return NetlinkError(text, errno=number, request=request, netns=str(netns or ""))
 
 
+def _not_administrator(number: int, request: str, netns: object) -> NotPermitted:
+    """Return the error for a setting: CAP_NET_ADMIN lets a user do there what root may do (net_ctl_permissions)."""
+    text = f"{request}: {errno_text(number)} ({_HINTS[errno.EPERM]})"
+    return not_permitted(text, "CAP_NET_ADMIN", errno=number, request=request, netns=str(netns or ""))
+
+
 def sysctl_error(error: OSError, request: str, netns: object) -> NetlinkError:
     """Return the NetlinkError for a file of /proc/sys that cannot be written."""
     number = error.errno or 0
+    if number in (errno.EPERM, errno.EACCES) and not isinstance(error, VethError):
+        return _not_administrator(number, request, netns)
     if number not in _OF_SYSCTLS:
         return system_error(error, request, netns)
     text = f"{request}: {errno_text(number)} ({_OF_SYSCTLS[number]})"
