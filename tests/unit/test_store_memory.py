@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +13,7 @@ from tests.live.applying import interface, value
 from tests.refusing import raises
 from tests.stores import is_readable
 from vethlib import InvalidValue
-from vethlib.agent import State, read_value
+from vethlib.agent import MemoryResolver, State, read_value
 from vethlib.agent.status import Status
 from vethlib.agent.stores.memory import MemoryStore
 from vethlib.agent.stores.protocol import Change, Outage, Snapshot, Store
@@ -118,6 +120,22 @@ def test_what_was_told_stays_as_it_was(store: MemoryStore) -> None:
     store.put(B)
     assert isinstance(first, Snapshot)
     assert list(first.values) == ["a"]
+
+
+@pytest.mark.parametrize("cls", [MemoryStore, MemoryResolver])
+def test_one_that_is_forgotten_is_closed_and_a_copy_closes_nothing_of_others(
+    cls: type[MemoryStore] | type[MemoryResolver],
+) -> None:
+    made = cls()
+    copied, fd = copy.copy(made), made.fileno()
+    made.close()
+    with open("/dev/null", "rb") as other:
+        assert other.fileno() == fd
+        copied.close()
+        os.fstat(fd)
+    fd = cls().fileno()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
 
 
 def test_statuses_are_kept_until_they_are_taken_away(store: MemoryStore) -> None:

@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 
 from vethlib.errors import NetnsNotFound, VethError
 from vethlib.ns import parse
+from vethlib.ns.descriptor import owned
 
 __all__ = ["MemoryResolver", "Remarks", "Resolver", "ResolverDown", "SharesHome"]
 
@@ -80,7 +81,7 @@ class MemoryResolver:
         self._remarks: dict[str, str] = {}
         self._reason: str | None = None
         self._changed: set[str] | None = set()
-        self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._event = owned(os.eventfd, 0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def set(self, label: str, ref: str, remark: str = "") -> None:
         """Set the reference of `label`, and a remark about it. Raises InvalidValue if `ref` is not a reference."""
@@ -110,8 +111,8 @@ class MemoryResolver:
             self._changed = None
         elif self._changed is not None:
             self._changed.add(label)
-        if self._event >= 0:
-            os.eventfd_write(self._event, 1)
+        if not self._event.closed:
+            os.eventfd_write(self._event.fileno(), 1)
 
     def __call__(self, label: str) -> str:
         """As in :class:`Resolver`."""
@@ -127,13 +128,13 @@ class MemoryResolver:
 
     def fileno(self) -> int:
         """As in :class:`Resolver`."""
-        return self._event
+        return -1 if self._event.closed else self._event.fileno()
 
     def changed(self) -> Iterable[str] | None:
         """As in :class:`Resolver`."""
         try:
-            if self._event >= 0:
-                os.eventfd_read(self._event)
+            if not self._event.closed:
+                os.eventfd_read(self._event.fileno())
         except BlockingIOError:
             pass
         changed, self._changed = self._changed, set()
@@ -141,6 +142,4 @@ class MemoryResolver:
 
     def close(self) -> None:
         """Close the descriptor: answers are given and set, but not reported. A second call does nothing."""
-        if self._event >= 0:
-            os.close(self._event)
-            self._event = -1
+        self._event.close()

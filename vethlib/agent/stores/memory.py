@@ -10,6 +10,7 @@ from vethlib.agent.config.northbound import Parsed
 from vethlib.agent.status import Status
 from vethlib.errors import InvalidValue, check_type
 from vethlib.linkref import as_list
+from vethlib.ns.descriptor import owned
 
 from .protocol import Change, Outage, Snapshot, StoreEvent
 
@@ -29,7 +30,7 @@ class MemoryStore:
         self._values = {value.name: value for value in parsed}
         self._events: list[StoreEvent] = []
         self._down: str | None = None
-        self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._event = owned(os.eventfd, 0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._add(Snapshot(dict(self._values)))
 
     def put(self, value: Interface | Parsed) -> None:
@@ -67,10 +68,10 @@ class MemoryStore:
 
     def read(self) -> list[StoreEvent]:
         """Return the results since the last call."""
-        if self._event < 0:
+        if self._event.closed:
             return []
         try:
-            os.eventfd_read(self._event)
+            os.eventfd_read(self._event.fileno())
         except BlockingIOError:
             pass  # no event; it is read before the list is taken, so that a later event makes it readable again
         events, self._events = self._events, []
@@ -78,7 +79,7 @@ class MemoryStore:
 
     def fileno(self) -> int:
         """Return a descriptor that is readable when there are results."""
-        return self._event
+        return -1 if self._event.closed else self._event.fileno()
 
     def due(self) -> float | None:
         """Return None: all results make the descriptor readable."""
@@ -94,18 +95,16 @@ class MemoryStore:
 
     def close(self) -> None:
         """Close the descriptor. A second call does nothing."""
-        if self._event >= 0:
-            os.close(self._event)
-            self._event = -1
+        self._event.close()
 
     def _change(self, name: str, value: Parsed | None) -> None:
         if self._down is None:
             self._add(Change(name, value))
 
     def _add(self, event: StoreEvent) -> None:
-        if self._event >= 0:
+        if not self._event.closed:
             self._events.append(event)
-            os.eventfd_write(self._event, 1)
+            os.eventfd_write(self._event.fileno(), 1)
 
 
 def _as_parsed(value: Interface | Parsed) -> Parsed:
