@@ -47,6 +47,14 @@ def test_an_address_is_given_even_where_new_links_have_no_ipv6(session: Session,
     assert sysctl("blue", "ipv6/conf/c/disable_ipv6") == "0"
 
 
+def test_a_loopback_whose_state_is_always_unknown_can_be_used_as_soon_as_it_is_up(session: Session, blue: str) -> None:
+    with raises(WaitTimeout, awaited="up"):
+        session.set("lo", "blue", up=False, wait=0)
+    link = session.set("lo", "blue", up=True, add_addresses=["10.255.0.1/32"], wait=0)
+    assert (link.up, link.operstate) == (True, "unknown")
+    assert "10.255.0.1/32" in addresses("lo", "blue")
+
+
 def test_ipv6_is_switched_off_again_where_the_change_fails(session: Session, blue: str) -> None:
     sysctl("blue", "ipv6/conf/default/disable_ipv6", "1")
     session.create(Veth(End("a", "blue"), End("b")))

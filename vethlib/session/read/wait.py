@@ -1,6 +1,6 @@
 """Wait until the addresses of links can be used.
 
-A link carries traffic when its operstate is "up", which requires that both ends are up. An IPv6 address can be used
+A veth carries traffic when its operstate is "up", which requires that both ends are up. An IPv6 address can be used
 after duplicate address detection, which takes one to two seconds more (RFC 4862, 5.4).
 
 If detection finds a duplicate on any of the links, waiting ends at once: the state DADFAILED is final
@@ -144,7 +144,8 @@ def _missing(namespaces: Namespaces, target: Target, end: Awaited) -> tuple[str,
         raise _duplicate(f"{says} on {link.name!r} (accept_dad is 2)", target)
     if not link.up:
         return "up", "the link is down"
-    if link.operstate != "up":
+    # The driver of a loopback or a dummy reports no state (Documentation/networking/operstates.rst).
+    if link.operstate != "up" and (link.operstate != "unknown" or link.kind == "veth"):
         return "carrier", f"its state is {link.operstate} (is the other end up?)"
     if lost:
         return "address", f"{', '.join(map(str, lost))} was removed from it"
