@@ -113,8 +113,8 @@ def _read(name: str, value: object, units: dict[str, float] | dict[str, int], ex
                 return 0.0
             if not unit:
                 raise InvalidValue(name, value, f"as text, needs a unit, as in {name}={example}")
-    elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool) and -_FASTEST <= value <= _FASTEST:
+        return float(value)  # greater numbers, which a float may not have, are out of every range
     raise InvalidValue(name, value, hint)
 
 
