@@ -148,7 +148,6 @@ def _variables(commands: list[tuple[str, Command, Parser]]) -> dict[str, tuple[s
     for command, _, parser in commands:
         for name, flag in parser.variables.items():
             variables.setdefault(name, (flag, []))[1].append(command)
-    del variables["MICROSERVICE_LABEL"]  # the text has it
     return dict(sorted(variables.items()))
 
 
