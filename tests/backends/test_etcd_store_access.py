@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
@@ -18,8 +19,10 @@ from tests.stores import nothing
 from tests.witness import poll
 from vethlib.agent import State
 from vethlib.agent.status import Status
+from vethlib.agent.stores.etcd.published import EtcdStatuses
 from vethlib.agent.stores.keys import liveness_key, status_key
 from vethlib.agent.stores.protocol import Outage
+from vethlib.agent.stores.published import Published
 from vethlib.agent.stores.storecode import StoreCode
 from vethlib.errors import InvalidValue
 
@@ -60,8 +63,9 @@ def test_a_user_with_a_password_follows_and_writes(asked: Etcd, follow: Follow) 
     assert poll(lambda: set(asked.values(f"{MINE}linux/status")) == {status_key(LABEL, "a").encode()})
 
 
-def test_a_password_can_be_in_a_file(asked: Etcd, follow: Follow, tmp_path: Path) -> None:
-    (tmp_path / "password").write_text(f"{SECRET}\n")
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_password_can_be_in_a_file(asked: Etcd, follow: Follow, tmp_path: Path, end: str) -> None:
+    (tmp_path / "password").write_bytes(f"{SECRET}{end}".encode())
     follow(f"etcd://me@{asked.endpoint}?password-file={tmp_path}/password").come_to(asked)
 
 
@@ -139,9 +143,14 @@ def test_a_login_that_has_run_out_is_made_again(make_etcd: MakeEtcd, follow: Fol
     etcd.add_user("me", SECRET, MINE)
     consumer = follow(url(etcd, "me"))
     consumer.come_to(etcd)
-    nothing(consumer.store, 2.5)
-    consumer.store.publish({"a": Status("a", State.CONFIGURED, "", 0.0)})
-    assert poll(lambda: bool(etcd.values(status_key(LABEL, "a"))))
+    with closing(EtcdStatuses(url(etcd, "me"), LABEL).watch(None)) as watching:
+        next(watching)
+        nothing(consumer.store, 2.5)
+        consumer.store.publish({"a": Status("a", State.CONFIGURED, "", 0.0)})
+        assert poll(lambda: bool(etcd.values(status_key(LABEL, "a"))))
+        told = next(watching)
+        assert isinstance(told, Published)
+        assert set(told.entries) == {"a"}
     etcd.put(key("a"), text("a"))
     consumer.come_to(etcd)
 

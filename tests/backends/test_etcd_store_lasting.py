@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import platform
+from contextlib import closing
 
 import pytest
 
@@ -15,8 +16,10 @@ from tests.backends.etcd_fixtures import Follow, MakeEtcd
 from tests.commands import runner
 from tests.witness import poll
 from vethlib.agent import State
+from vethlib.agent.limits import Limits
 from vethlib.agent.status import Status
 from vethlib.agent.stores.etcd import publishing
+from vethlib.agent.stores.etcd.store import EtcdStore
 from vethlib.agent.stores.keys import liveness_key, presence_key, status_key
 from vethlib.agent.stores.protocol import Outage
 
@@ -74,6 +77,14 @@ def test_what_somebody_adds_goes(etcd: Etcd, follow: Follow) -> None:
     begun(etcd, follow)
     etcd.put(STATUSES + "stranger", json.dumps({"name": "stranger", "reason": ""}))
     comes_to_say(etcd, {"v0": "", "v1": "waits"})
+
+
+def test_more_than_can_be_read_goes_by_and_by(etcd: Etcd, nothing_open: None) -> None:
+    """Otherwise all would be said again at each check."""
+    etcd.fill({f"{STATUSES}stranger{number}": "{}" for number in range(30)})
+    with closing(EtcdStore(f"{etcd.url}{OFTEN}", LABEL, limits=Limits(store_keys=12))) as store:
+        store.publish({"v0": status("v0")})
+        assert poll(lambda: list(etcd.values(STATUSES)) == [f"{STATUSES}v0".encode()], 15.0)
 
 
 def test_after_another_agent_of_the_label_has_come_and_gone_all_is_said_again(

@@ -101,6 +101,7 @@ def test_every_option_is_read() -> None:
         ("etcd://h?tls=0&cacert=c", "has tls=0 and certificates: leave one out"),
         ("etcd://h?tls=yes", "tls must be 1 or 0"),
         ("etcd://h?cacert=", "cacert must be the file of the CA that signed the server's certificate"),
+        ("etcd://h?lease=9&cacert=a&lease=30", "has lease twice: leave one out"),
         ("etcd://h?lease=1", "lease must be whole seconds from 2 to 86400"),
         ("etcd://h?lease=2.5", "lease must be whole seconds from 2 to 86400"),
         ("etcd://h?heartbeat=nan", "heartbeat must be seconds from 0.1 to 3600"),

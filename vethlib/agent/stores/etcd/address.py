@@ -157,8 +157,11 @@ def _options(url: str, query: str) -> dict[str, Any]:
                 raise _wrong(url, f"unknown option; {meant} In a password, write %3F for '?'")
             raise _wrong(url, f"unknown option {name!r}; {meant.removesuffix('.')}")
         read, cure = _OPTIONS[name]
+        field = name.replace("-", "_")
+        if field in options:
+            raise _wrong(url, f"has {name} twice: leave one out")
         try:
-            options[name.replace("-", "_")] = read(text)
+            options[field] = read(text)
         except ValueError:
             raise _wrong(url, f"{name} {cure}") from None
     return options

@@ -140,7 +140,7 @@ class Connection(Closing):
         password = address.password
         if address.password_file:
             content = self._content("password-file", address.password_file) or b""
-            password = content.decode(errors="replace").rstrip("\n")
+            password = content.decode(errors="replace").rstrip("\r\n")
         request = pb.AuthenticateRequest(name=address.user, password=password)
         try:
             answer = self._call("Auth/Authenticate", request, pb.AuthenticateResponse)

@@ -66,9 +66,9 @@ class EtcdStatuses:
         """Yield the present statuses, and again after each change, without comparing them with the configuration."""
         was_readable = False
         while True:
+            began = time.monotonic()
             try:
                 with answering(self._address, self._listed) as (connection, listed):
-                    began = time.monotonic()
                     for published in self._follow(connection, listed, interval):
                         yield published
                         was_readable = True
@@ -77,6 +77,8 @@ class EtcdStatuses:
             except StoreError as error:
                 if not was_readable:
                     raise
+                if error.code is StoreCode.LOGIN_EXPIRED and time.monotonic() - began >= _PAUSE:
+                    continue  # etcd ends a login that has not been used for minutes; the next connection logs in again
                 yield error
                 time.sleep(_PAUSE)
 

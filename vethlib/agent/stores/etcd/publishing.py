@@ -355,11 +355,11 @@ class Publisher:
                 known_as=lambda _: b"",
                 after_page=lambda: self._continue(connection),
             )
-        except Denied:
-            pass  # unreadable statuses can stay, since they end with their lease
-        else:
-            with self._condition:
-                self._ledger.clear(stale)
+        except Denied as error:
+            if error.code is not StoreCode.TOO_LARGE:  # if there are too many, the others are deleted later, too
+                stale.clear()  # unreadable statuses can stay, since they end with their lease
+        with self._condition:
+            self._ledger.clear(stale)
         self._alone = True
 
     def _forget(self) -> None:

@@ -46,6 +46,7 @@ _NO_CLIENT = (
 )
 _TOO_LARGE = "the value is too large for it (--max-request-bytes)"
 _WHO = "it requires a user and a password: write USER@ before the host, and password-file=FILE"
+_WRONG = "wrong user or password: check USER@ before the host, and the file of password-file"
 _OLD_LOGIN = "the login has expired"
 _FEW = "too few members of the cluster are up"
 _REASONS: tuple[tuple[str, str, type[StoreError], StoreCode], ...] = (
@@ -68,7 +69,7 @@ _REASONS: tuple[tuple[str, str, type[StoreError], StoreCode], ...] = (
         StoreCode.CERTIFICATE_INVALID,
     ),
     ("Connection refused", "connection refused: no etcd listens there", StoreError, StoreCode.UNREACHABLE),
-    ("invalid user ID or password", "wrong user or password", Denied, StoreCode.WRONG_PASSWORD),
+    ("invalid user ID or password", _WRONG, Denied, StoreCode.WRONG_PASSWORD),
     ("user name is empty", _WHO, Denied, StoreCode.USER_REQUIRED),
     ("invalid auth token", _OLD_LOGIN, StoreError, StoreCode.LOGIN_EXPIRED),
     ("revision of auth store is old", _OLD_LOGIN, StoreError, StoreCode.LOGIN_EXPIRED),
