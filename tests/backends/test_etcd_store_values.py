@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -11,6 +13,10 @@ from tests.backends.etcd import Etcd
 from tests.backends.etcd_consumer import LABEL, PREFIX, Consumer, changes, key, many, put, text
 from tests.backends.etcd_fixtures import Follow
 from vethlib.agent import Parsed, to_dict
+from vethlib.agent.stores.etcd import mirror
+from vethlib.agent.stores.etcd.arrivals import Arrivals
+from vethlib.agent.stores.etcd.etcd_pb2 import WatchResponse
+from vethlib.agent.stores.etcd.reading import read_key
 from vethlib.agent.stores.protocol import Change, Snapshot
 
 
@@ -196,3 +202,40 @@ def test_a_value_written_again_in_other_words_is_no_news(etcd: Etcd, consumer: C
     etcd.put(key("v1"), json.dumps({"veth": {"peer_if_name": "peer"}, "enabled": True, "name": "v1", "type": 0}))
     etcd.put(key("last"), text("last"))
     assert changes(consumer.wait(lambda: "last" in (consumer.known or ()))) == ["last"]
+
+
+def test_of_a_key_that_is_rewritten_faster_than_it_is_read_the_last_value_is_read_and_others_do_not_wait(
+    etcd: Etcd, follow: Follow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, arrived, go_on, read = threading.Event(), threading.Event(), threading.Event(), 0
+    keep = Arrivals._keep
+
+    def arrive(arrivals: Arrivals, answer: WatchResponse) -> bool:
+        kept = keep(arrivals, answer)
+        if any(event.kv.key.endswith(b"/v1") for event in answer.events):
+            arrived.set()
+        return kept
+
+    def read_slowly(key: bytes, *args: Any) -> tuple[str, Parsed]:
+        nonlocal read
+        if key.endswith(b"/rewritten"):
+            read += 1
+            reading.set()
+            go_on.wait(30)
+        return read_key(key, *args)
+
+    consumer = follow(etcd.url)
+    consumer.come_to(etcd)
+    monkeypatch.setattr(mirror, "read_key", read_slowly)
+    monkeypatch.setattr(Arrivals, "_keep", arrive)
+    etcd.put(key("rewritten"), text("rewritten", mtu=1000))
+    assert reading.wait(30)
+    for number in range(50):
+        etcd.put(key("rewritten"), text("rewritten", mtu=1001 + number))
+    etcd.delete(key("rewritten"))
+    etcd.put(key("rewritten"), text("rewritten", mtu=1400))
+    etcd.put(key("v1"), text("v1"))
+    assert arrived.wait(30)
+    go_on.set()
+    assert changes(consumer.come_to(etcd)) == ["rewritten", "rewritten", "v1"]
+    assert read == 2

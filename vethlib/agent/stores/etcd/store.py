@@ -30,7 +30,9 @@ from vethlib.agent.stores.protocol import Back, Change, Outage, StoreError, Stor
 from vethlib.agent.stores.statuses import StatusFiles
 from vethlib.agent.stores.storecode import StoreCode
 
+from . import etcd_pb2 as pb
 from .address import Address, parse_url
+from .arrivals import Arrivals
 from .connection import CALL, Connection
 from .mirror import Mirror, shortened
 from .paging import Pager
@@ -248,20 +250,16 @@ class EtcdStore:
             settled.cancel()
 
     def _receive_all(self, watch: Watch, id_: int) -> None:
-        for answer in watch:
-            if answer.watch_id != id_:
-                if answer.events or not answer.canceled:  # it may have just been created, after others have begun
-                    self._publisher.look_around()
-                continue
-            if answer.created:
-                continue
-            if answer.compact_revision:
-                return
-            if answer.canceled:
-                raise watch.refusal(answer.cancel_reason)
-            self._report(self._mirror.apply(answer))
-            if self._mirror.has_too_many:
-                return
+        with Arrivals(watch, id_, self._note_others) as arrivals:
+            for answer in arrivals:
+                self._report(self._mirror.apply(answer))
+                if self._mirror.has_too_many:
+                    return
+
+    def _note_others(self, answer: pb.WatchResponse) -> None:
+        """Take an answer of the watch for other agents; it may have just been created, after others have begun."""
+        if answer.events or not answer.canceled:
+            self._publisher.look_around()
 
     def _read_all(self, connection: Connection) -> None:
         listed = connection.read(self._prefix, keep=self._mirror.keep, known_as=shortened)
