@@ -505,5 +505,5 @@ def test_a_change_among_many_files_costs_no_more_than_among_few(path: Path, foll
     for number in range(1, 2000):
         (path / f"veth{number}.json").write_text(json.dumps(value(f"veth{number}", "x")))
     store.read()
-    # A microsecond for each file would be six times as much; a processor may be twice as slow from one moment to the next.
+    # A microsecond for each file would be six times as much; a processor may become twice as slow at any moment.
     assert cost() <= max(few, clock_tick(time.thread_time)) * 4
