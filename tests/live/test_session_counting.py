@@ -13,6 +13,8 @@ from tests.refusing import raises
 from tests.witness import ip, names, seen
 from vethlib import End, LinkNotFound, NetnsNotFound, Session, Veth, ns
 from vethlib.rates import Sample, rates
+from vethlib.session.methods import reading
+from vethlib.session.read.reading import find_known
 
 
 def counted(name: str, netns: str = "") -> tuple[int, int]:
@@ -97,6 +99,26 @@ def test_what_is_not_there_is_an_error_that_names_it_or_none(session: Session, b
     lo, *missing = session.stats_many([("lo", ""), ("x", blue), ("lo", "nowhere")], missing_ok=True)
     assert lo is not None
     assert missing == [None, None]
+
+
+def test_the_counters_are_those_of_the_link_that_was_meant_though_its_name_goes_to_another(
+    session: Session, talk: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talk(20)
+    session.create(Veth(End("c"), End("d")))
+    meant = session.lookup("a")
+
+    def renamed(*given: Any) -> Any:
+        link = find_known(*given)
+        monkeypatch.undo()
+        ip("link", "set", "dev", "a", "down")
+        ip("link", "set", "dev", "a", "name", "e")
+        ip("link", "set", "dev", "c", "down")
+        ip("link", "set", "dev", "c", "name", "a")
+        return link
+
+    monkeypatch.setattr(reading, "find_known", renamed)
+    assert session.stats(meant).tx_packets == counted("e")[1] >= 20
 
 
 def test_counting_leaves_no_namespace_held(session: Session) -> None:

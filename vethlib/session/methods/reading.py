@@ -151,11 +151,11 @@ class ReadingSession(SessionBase):
         with self._namespaces() as namespaces:
             request = f"read the counters of {describe(name, netns)}"
             target = Target(namespaces(netns), name, netns, request, seen=given)
+            link = find_known(namespaces, target)
             if seen is not None:
-                link = find_known(namespaces, target)
                 same_link(link.ifindex, seen, name, netns)
                 target.check(namespaces, link)
-            return read_stats(namespaces, target)
+            return read_stats(namespaces, target, link.ifindex)
 
     @overload
     def stats_many(self, items: Iterable[Item], *, missing_ok: Literal[False] = False) -> list[Sample]: ...

@@ -311,10 +311,9 @@ def read_links(namespaces: Namespaces, place: OpenNetns, netns: NetnsRef) -> lis
     return links
 
 
-def read_stats(namespaces: Namespaces, target: Target) -> Stats:
-    """Return the counters of a link. Raises LinkNotFound."""
-    message = find_known(namespaces, target)
-    outcome = namespaces.ask(target.place, get_stats(message.ifindex))
+def read_stats(namespaces: Namespaces, target: Target, ifindex: int) -> Stats:
+    """Return the counters of the link with this ifindex. Raises LinkNotFound."""
+    outcome = namespaces.ask(target.place, get_stats(ifindex))
     if outcome.errno:
         raise target.not_found(outcome)
     # struct rtnl_link_stats64 has rx and tx side by side, in the same order as Stats.
