@@ -54,9 +54,8 @@ def opened(path: str, *, trusted: bool = False) -> Iterator[int]:
     try:
         directory = owned.fileno()
         try:
-            os.stat(
-                ".", dir_fd=directory
-            )  # with r but without x, the directory can be listed, but its files cannot be opened
+            # With r but without x, the directory can be listed, but its files cannot be opened.
+            os.stat(".", dir_fd=directory)
         except OSError as error:
             raise _refusal(path, error) from error
         yield directory
