@@ -52,6 +52,16 @@ def test_status_tells_that_the_store_of_the_agent_is_down_and_that_all_stays(sta
     assert not agent.is_without_its_store()
 
 
+def test_status_finds_the_agent_s_directory_where_the_etcd_does_not_answer(start_agent: Start) -> None:
+    pytest.importorskip("grpc")
+    agent = start_agent()  # with a --status-dir
+    agent.wait_until("READY")
+    here = json.loads(status(agent, "--json").stdout)
+    done = vethctl("status", "--label", LABEL, "--store", "etcd://127.0.0.1:1", "--json")
+    assert (done.returncode, json.loads(done.stdout)) == (2, here)
+    assert f"(process {agent.process.pid}) are shown instead" in json.loads(done.stderr)["error"]
+
+
 @pytest.fixture
 def tiny(tmp_path: Path) -> Iterator[Path]:
     """The directory of the agent's statuses, on a file system of its own with room for some files."""

@@ -136,7 +136,10 @@ def _show_local(output: Output, error: StoreError, which: _Selection, args: Name
     local = open_statuses("", label=args.label)
     try:
         published = local.read()
-    except (OSError, NoUnixSockets):
+        if published.agent is not None and published.agent.report is None and (told := _publication(args.label)):
+            local = open_statuses("", label=args.label, status_dir=told[0])  # it was started with --status-dir
+            published = local.read()
+    except (OSError, NoUnixSockets, StoreError):
         published = Published({}, None)
     if not published.entries and published.agent is None:
         raise error
@@ -258,7 +261,11 @@ def _told(args: Namespace) -> tuple[str, AgentReport] | None:
     """Ask an agent without a report where it publishes its statuses, and why it cannot; None without an answer."""
     if is_etcd(args.store or "") and not args.status_dir:
         return None
-    answer = ask(args.label, {"publication": True}) or {}
+    return _publication(args.label)
+
+
+def _publication(label: str) -> tuple[str, AgentReport] | None:
+    answer = ask(label, {"publication": True}) or {}
     where, reason, since = (answer.get(key) for key in ("place", "unwritten", "unwritten_since"))
     if not isinstance(where, str) or not isinstance(reason, str) or not isinstance(since, float):
         return None
