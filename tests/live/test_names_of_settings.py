@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.refusing import raises
 from tests.witness import ip, names
 from vethlib import End, InvalidValue, NetlinkError, Session, Veth, ns
+from vethlib.endfields.checks import Sysctl
+from vethlib.session.core.settings import read_setting
+from vethlib.session.read import further
 from vethlib.topology import parse
 
 NAMES = ["all", "default"]
+RENAMED = [("a", "e"), ("c", "a")]
 
 
 def settings(netns: str) -> dict[str, str]:
@@ -54,6 +60,41 @@ def test_no_link_is_given_such_a_name(session: Session, blue: str, red: str, nam
     with pytest.raises(InvalidValue):
         parse(f"x:{name} -- y")
     assert (names("blue"), names("red")) == ({"a", "b"}, set())
+
+
+@pytest.mark.parametrize("field", ["sysctls", "offload"])
+def test_the_settings_are_those_of_the_link_that_was_meant_though_its_name_goes_to_another(
+    session: Session, blue: str, monkeypatch: pytest.MonkeyPatch, field: str
+) -> None:
+    session.create(Veth(End("a", "blue", up=False, sysctls={"tag": 1}, offload=True), End("b", "blue", up=False)))
+    session.create(Veth(End("c", "blue", up=False, sysctls={"tag": 2}, offload=False), End("d", "blue", up=False)))
+
+    def read_renamed(*given: Any) -> Any:
+        monkeypatch.setattr(further, "read_setting", read_setting)
+        for old, new in RENAMED:
+            ip("link", "set", "dev", old, "name", new, netns="blue")
+        return read_setting(*given)
+
+    monkeypatch.setattr(further, "read_setting", read_renamed)
+    fields = session.fields("a", "blue", sysctls=["tag"] if field == "sysctls" else [])
+    assert (fields["sysctls"] == (Sysctl("ipv4.tag", "1"),)) if field == "sysctls" else fields["offload"] is True
+
+
+def test_a_link_that_is_renamed_all_the_time_has_no_settings(
+    session: Session, blue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session.create(Veth(End("a", "blue", up=False), End("b", "blue", up=False)))
+    name, *further_names = (f"a{number}" for number in range(100))
+    ip("link", "set", "dev", "a", "name", name, netns="blue")
+    names_left = iter(further_names)
+
+    def read_renamed(namespaces: Any, place: Any, name: str, *given: Any) -> Any:
+        ip("link", "set", "dev", name, "name", next(names_left), netns="blue")
+        return read_setting(namespaces, place, name, *given)
+
+    monkeypatch.setattr(further, "read_setting", read_renamed)
+    with raises(NetlinkError, errno=errno.EBUSY, netns="blue"):
+        session.fields(name, "blue")
 
 
 @pytest.mark.parametrize(
