@@ -186,6 +186,23 @@ def test_looking_that_is_refused_is_said_and_tried_again(
     assert configurator.due() is None
 
 
+def test_a_host_at_rest_that_could_not_be_observed_is_configured_again_once_it_can(
+    configurator: Configurator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise NetlinkError("cannot list /run/netns", errno=errno.EMFILE)
+
+    put(configurator, *pair("a", "b"))
+    for _ in range(2):  # the second one finds that nothing is left to do
+        configurator.resync()
+        settle(configurator)
+    with monkeypatch.context() as patch:
+        patch.setattr("vethlib.agent.reconcile.observer.fingerprints", fail)
+        configurator.resync()
+        until(configurator, is_state(configurator, State.RETRYING, "a", "b"))
+    until(configurator, configured(configurator, "a", "b"))
+
+
 def test_a_put_looks_again_at_once_though_looking_was_refused(
     configurator: Configurator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from tests.live.applying import EXAMPLES, value
 from tests.programs import attended
-from tests.witness import ip, names, poll
+from tests.witness import host_state, ip, names, poll
 from vethlib import ns
 
 ROOT = Path(__file__).parents[2]
@@ -245,3 +245,41 @@ def test_help_and_usage_errors_import_neither_protobuf_nor_pyroute2() -> None:
         done = vethctl(command=[sys.executable, "-c", script])
         modules = {name.split(".")[0] for name in done.stdout.split()}
         assert modules.isdisjoint({"google", "pyroute2"})
+
+
+CUT_SHORT = """
+import os, signal, sys
+from importlib import import_module
+from vethlib.cli import main
+number, module, owner, name = int(sys.argv.pop(1)), *sys.argv.pop(1).split()
+holder = getattr(import_module(module), owner) if owner != "-" else import_module(module)
+work = getattr(holder, name)
+def cut_short(*args, **how):
+    result = work(*args, **how)
+    os.kill(os.getpid(), number)
+    return result
+setattr(holder, name, cut_short)
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "after", "command"),
+    [
+        (signal.SIGTERM, "vethlib.session.core.namespaces Namespaces begin", "create a b@ns1 --a-addr 10.0.0.1/24"),
+        (signal.SIGHUP, "vethlib.session.core.namespaces Namespaces begin", "create a b@ns1 --a-addr 10.0.0.1/24"),
+        (signal.SIGTERM, "vethlib.session.core.namespaces Namespaces run", "set x --mtu 1400 --addr 10.0.0.1/24"),
+        (signal.SIGTERM, "vethlib.ns.named - make_file", "netns add ns2"),
+        (signal.SIGTERM, "vethlib.agent.stores.files.editing Replacement write", f"put {PAIR} --store dir:STORE"),
+    ],
+    ids=["create-SIGTERM", "create-SIGHUP", "set", "netns add", "put"],
+)
+def test_what_a_signal_cuts_short_is_undone(number: signal.Signals, after: str, command: str, tmp_path: Path) -> None:
+    ns.Netns.create("ns1").close()
+    ip("link", "add", "x", "type", "veth", "peer", "name", "y")
+    before = host_state()
+    args = command.replace("STORE", str(tmp_path)).split()
+    done = vethctl(str(int(number)), after, *args, command=[sys.executable, "-c", CUT_SHORT])
+    assert (done.returncode, done.stdout, done.stderr) == (-number, "", "")
+    assert (host_state(), ns.names()) == (before, ["ns1"])
+    assert set(os.listdir(tmp_path)) <= {".vethlib.lock"}

@@ -21,7 +21,7 @@ from .arguments.parser import UsageError
 from .term.crash import replace_hooks, report_os_error, report_unexpected
 from .term.exits import DONE, INTERRUPTED, INVALID, REFUSED, report
 from .term.output import Output, abandon_stdout
-from .term.signals import preserved
+from .term.signals import Terminated, preserved, undone_by_signals
 from .term.streams import open_missing, wait_for_readers
 
 __all__ = ["main"]
@@ -43,11 +43,14 @@ def main(argv: list[str] | None = None) -> int:
             return complete(argv[1:])
         if is_process:
             replace_hooks(Output(as_json=json_is_requested(argv)))
-            return _run(argv)
+            with undone_by_signals():
+                return _run(argv)
         with preserved(signal.SIGHUP), preserved(signal.SIGCHLD):  # the agent changes them until its process has ended
             return _run(argv)
     except KeyboardInterrupt:
         return INTERRUPTED
+    except Terminated as terminated:
+        return terminated.obey()
     except BrokenPipeError:  # a command that prints until it is stopped has lost its reader
         abandon_stdout()
         return DONE

@@ -6,6 +6,8 @@ ignored when the block begins stays ignored, as under nohup. Signals that are bl
 1. :func:`until_stopped`: SIGTERM ends the block at once, wherever it waits. For commands that only observe.
 2. :class:`NotedSignals`: signals are noted, and the block decides when to obey. For what must not be cut in the middle.
 3. :func:`time_limit`: SIGALRM raises an exception in the block.
+4. :func:`undone_by_signals`: SIGTERM and SIGHUP raise an exception, so that a change that is cut short is undone, as
+   after Ctrl-C. Around every command; the blocks above replace it.
 
 Only the agent has handlers of its own, those of its event loop (`agent/run/service.py`).
 """
@@ -19,7 +21,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-__all__ = ["NotedSignals", "preserved", "time_limit", "unblocked", "until_stopped"]
+__all__ = ["NotedSignals", "Terminated", "preserved", "time_limit", "unblocked", "undone_by_signals", "until_stopped"]
 
 
 _LONGEST = 1e8  # seconds, three years; far longer ones overflow
@@ -90,6 +92,37 @@ def until_stopped() -> Iterator[Callable[[], bool]]:
 
     with suppress(_Stopped), _handled({signal.SIGTERM: stop}):
         yield lambda: has_arrived
+
+
+class Terminated(BaseException):
+    """Raised by a signal in the block of undone_by_signals()."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+    def obey(self) -> int:
+        """End this process by the signal, as if there had been no handler; return the exit code if that is ignored."""
+        os.kill(os.getpid(), self.number)
+        return 128 + self.number
+
+
+@contextmanager
+def undone_by_signals() -> Iterator[None]:
+    """Raise Terminated in a block on SIGTERM and SIGHUP, unless it is ignored. A handler of the block's own stays."""
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        raise Terminated(number)
+
+    numbers = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is signal.SIG_DFL]
+    try:
+        for number in numbers:
+            signal.signal(number, stop)
+        yield
+    finally:
+        for number in numbers:
+            if signal.getsignal(number) is stop:
+                signal.signal(number, signal.SIG_DFL)
 
 
 @contextmanager

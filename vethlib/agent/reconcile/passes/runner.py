@@ -127,6 +127,7 @@ class PassRunner:
 
     def _fail(self, scope: Scope, error: BaseException) -> None:
         """Look at everything again: the state of the host is unknown now, in particular after an interruption."""
+        self._observer.note_work()  # a host that is as it was has to be judged again, too
         self._occasions.restore(scope, "the state of the host is unknown")
         if not isinstance(error, Exception):
             raise error
