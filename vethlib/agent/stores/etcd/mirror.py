@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from hashlib import blake2b
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from vethlib.agent.config.northbound import Parsed, same
 from vethlib.agent.limits import DEFAULT, Limits
@@ -17,12 +17,9 @@ from vethlib.agent.stores.protocol import Change, Snapshot, StoreEvent
 
 from . import etcd_pb2 as pb
 from .connection import Found, Raw, TooLong
-from .reading import read_key
+from .reading import read_key, shortened
 
-__all__ = ["Kept", "Mirror", "shortened"]
-
-
-_LONG_KEY: Final = 1024  # bytes
+__all__ = ["Kept", "Mirror"]
 
 
 class Kept(NamedTuple):
@@ -118,11 +115,6 @@ class Mirror:
         self.moved[name] = 0
         self._values.pop(name, None)
         return Change(name, None)
-
-
-def shortened(key: bytes) -> bytes:
-    """Return a key of bounded length that identifies `key`: anybody may have written a key of a megabyte."""
-    return key if len(key) <= _LONG_KEY else key[:_LONG_KEY] + _digest(key)
 
 
 def _digest(raw: Raw) -> bytes:

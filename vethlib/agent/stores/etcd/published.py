@@ -20,11 +20,9 @@ from vethlib.text import cut
 
 from . import etcd_pb2 as pb
 from .address import parse_url
-from .agents import entry_of, read_agents
 from .connection import CALL, Connection, Found, Raw, raw_of
 from .member import answering
-from .mirror import shortened
-from .reading import name_at, prefix_of
+from .reading import entry_of, name_at, prefix_of, read_agents, shortened
 from .refusal import Denied, TooLarge
 from .streams import Watch
 

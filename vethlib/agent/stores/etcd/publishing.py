@@ -30,10 +30,9 @@ from vethlib.text import cut
 
 from . import etcd_pb2 as pb
 from .address import Address
-from .agents import MOST_AGENTS, entry_of, read_agents
 from .connection import OPS, Connection, Raw, end_of
 from .ledger import Ledger, as_json
-from .mirror import shortened
+from .reading import MOST_AGENTS, entry_of, read_agents, shortened
 from .refusal import Denied, LeaseGone, TooLarge
 from .streams import Pulse
 

@@ -34,10 +34,10 @@ from . import etcd_pb2 as pb
 from .address import Address, parse_url
 from .arrivals import Arrivals
 from .connection import CALL, Connection
-from .mirror import Mirror, shortened
+from .mirror import Mirror
 from .paging import Pager
 from .publishing import ANSWER, Publisher
-from .reading import prefix_of
+from .reading import prefix_of, shortened
 from .refusal import Denied, Silent
 from .streams import Watch
 
