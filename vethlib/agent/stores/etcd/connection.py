@@ -28,8 +28,7 @@ from vethlib.agent.stores.storecode import StoreCode
 from . import etcd_pb2 as pb
 from .address import Address
 from .paging import CALL, Pager, Scan, sizes_in
-from .refusal import AuthOff, Compacted, Denied, Silent, TooLarge, refused
-from .rpc import FAILURES, grpc
+from .refusal import FAILURES, AuthOff, Compacted, Denied, Silent, TooLarge, grpc, refused
 from .streams import Pulse, Watch
 
 __all__ = ["CALL", "OPS", "Connection", "Found", "Raw", "TooLong", "end_of", "raw_of"]

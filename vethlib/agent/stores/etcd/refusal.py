@@ -6,12 +6,24 @@ unknown text is passed on.
 
 from __future__ import annotations
 
+import os
 import re
 
 from vethlib.agent.stores.protocol import StoreError
 from vethlib.agent.stores.storecode import StoreCode
+from vethlib.errors import VethError
 
-__all__ = ["AuthOff", "Compacted", "Denied", "LeaseGone", "Silent", "TooLarge", "refused"]
+# Otherwise the C core writes failed handshakes to stderr. They are raised as errors, too, which is enough.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+try:
+    import grpc
+except ImportError as error:  # the extra [etcd] installs it
+    raise VethError(f"etcd needs grpcio ({error}): pip install 'vethlib[etcd]'") from None
+
+__all__ = ["FAILURES", "AuthOff", "Compacted", "Denied", "LeaseGone", "Silent", "TooLarge", "grpc", "refused"]
+
+FAILURES = (grpc.RpcError, ValueError)
+"""The exceptions of a call: ValueError if another thread has closed its channel."""
 
 
 class Denied(StoreError):

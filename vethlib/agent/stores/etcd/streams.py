@@ -13,8 +13,7 @@ from vethlib.agent.stores.storecode import StoreCode
 
 from . import etcd_pb2 as pb
 from .paging import CALL
-from .refusal import LeaseGone, Silent
-from .rpc import FAILURES
+from .refusal import FAILURES, LeaseGone, Silent
 
 __all__ = ["Channel", "Pulse", "Watch"]
 
