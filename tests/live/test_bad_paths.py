@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,7 +52,7 @@ def test_what_can_be_in_no_environment_is_refused_as_the_label_of_hooks(label: A
         Hooks([], label=label)
 
 
-@pytest.mark.parametrize("url", [7, None, "unix:///odd\0name"])
+@pytest.mark.parametrize("url", [7, None, "unix:///odd\0name", b"odd", Path("odd")])
 def test_what_can_be_no_address_of_a_container_engine_is_refused(url: Any) -> None:
     with pytest.raises(InvalidValue):
         DockerResolver(url)

@@ -59,10 +59,11 @@ class NotConnected(ResolverDown):
 
 def socket_path(url: str, field: str = "url") -> str:
     """Return the path of a ``unix://`` URL; a path is returned as it is. Raises InvalidValue."""
-    path = check_path(url, field).removeprefix("unix://")
+    given = check_path(url, field)
+    path = given.removeprefix("unix://")
     if path.startswith("/"):
         return path
-    if "://" in path or url.startswith(("tcp:", "ssh:", "http:", "https:", "npipe:", "fd:")):
+    if "://" in path or given.startswith(("tcp:", "ssh:", "http:", "https:", "npipe:", "fd:")):
         hint = "the process ids of another host's engine are meaningless here"
         raise InvalidValue(field, url, f"{hint}: give the socket of this host's engine, such as {DEFAULT_URL}")
     raise InvalidValue(field, url, f"must be the socket of this host's engine, such as {DEFAULT_URL}")
