@@ -343,7 +343,8 @@ def _route_steps(index: int, before: Sequence[bytes], now: Sequence[bytes], *, k
     were, are = (
         {route.body: route for body in bodies if (route := kept_route(body, index))} for bodies in (before, now)
     )
-    # A route that exists cannot revive a hop; and the kernel takes the hops of a new route from an equal one, if any.
+    # Adding a route that exists revives none of its hops, and a new route shares those of an equal one, dead or not
+    # (fib_find_info). So all routes with dead hops are deleted before any is added.
     died = set() if keep else {body for body in were.keys() & are.keys() if are[body].is_dead > were[body].is_dead}
     for body in died:
         yield _Step(f"no route {were[body]}", delete_kept(were[body]))
