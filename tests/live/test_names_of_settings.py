@@ -5,20 +5,23 @@ from __future__ import annotations
 import errno
 import subprocess
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
+from tests.live.sysctls import sysctl
 from tests.refusing import raises
-from tests.witness import ip, names
-from vethlib import End, InvalidValue, NetlinkError, Session, Veth, ns
+from tests.witness import ip, names, seen
+from vethlib import End, InvalidValue, NetlinkError, Route, Session, Veth, ns
 from vethlib.endfields.checks import Sysctl
 from vethlib.session.core.settings import read_setting
+from vethlib.session.methods import reading
 from vethlib.session.read import further
+from vethlib.session.write import linksteps
 from vethlib.topology import parse
 
 NAMES = ["all", "default"]
-RENAMED = [("a", "e"), ("c", "a")]
 
 
 def settings(netns: str) -> dict[str, str]:
@@ -62,22 +65,51 @@ def test_no_link_is_given_such_a_name(session: Session, blue: str, red: str, nam
     assert (names("blue"), names("red")) == ({"a", "b"}, set())
 
 
+def rename_before(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str) -> None:
+    """Let the first call of this function of a module come just after another link has got the name of the first."""
+    read = getattr(module, name)
+
+    def read_renamed(*given: Any) -> Any:
+        monkeypatch.setattr(module, name, read)
+        for old, new in [("a", "e"), ("c", "a")]:
+            ip("link", "set", "dev", old, "name", new, netns="blue")
+        return read(*given)
+
+    monkeypatch.setattr(module, name, read_renamed)
+
+
 @pytest.mark.parametrize("field", ["sysctls", "offload"])
 def test_the_settings_are_those_of_the_link_that_was_meant_though_its_name_goes_to_another(
     session: Session, blue: str, monkeypatch: pytest.MonkeyPatch, field: str
 ) -> None:
     session.create(Veth(End("a", "blue", up=False, sysctls={"tag": 1}, offload=True), End("b", "blue", up=False)))
     session.create(Veth(End("c", "blue", up=False, sysctls={"tag": 2}, offload=False), End("d", "blue", up=False)))
-
-    def read_renamed(*given: Any) -> Any:
-        monkeypatch.setattr(further, "read_setting", read_setting)
-        for old, new in RENAMED:
-            ip("link", "set", "dev", old, "name", new, netns="blue")
-        return read_setting(*given)
-
-    monkeypatch.setattr(further, "read_setting", read_renamed)
+    rename_before(monkeypatch, further, "read_setting")
     fields = session.fields("a", "blue", sysctls=["tag"] if field == "sysctls" else [])
     assert (fields["sysctls"] == (Sysctl("ipv4.tag", "1"),)) if field == "sysctls" else fields["offload"] is True
+
+
+def test_the_ipv6_settings_are_those_of_the_link_that_was_meant_though_its_name_goes_to_another(
+    session: Session, blue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session.create(Veth(End("a", "blue", up=False), End("b", "blue", up=False)))
+    session.create(Veth(End("c", "blue", up=False, ipv6=False), End("d", "blue", up=False)))
+    rename_before(monkeypatch, reading, "read_settings")
+    assert not session.ipv6_settings("a", "blue").disabled
+
+
+@pytest.mark.parametrize(("read", "mtu"), [("read_all", 1000), ("read_setting", 1400)])
+def test_an_undone_set_restores_the_ipv6_settings_of_the_link_that_was_meant_though_its_name_goes_to_another(
+    session: Session, blue: str, monkeypatch: pytest.MonkeyPatch, read: str, mtu: int
+) -> None:
+    session.create(Veth(End("a", "blue", up=False), End("b", "blue", up=False)))
+    session.create(Veth(End("c", "blue", up=False, sysctls={"ipv6.hop_limit": 9}), End("d", "blue", up=False)))
+    sysctl("blue", "ipv6/conf/c/mtu", "1300")
+    rename_before(monkeypatch, linksteps, read)
+    with pytest.raises(NetlinkError):
+        session.set("a", "blue", mtu=mtu, routes=[Route("10.0.0.0/8", via="192.168.0.1")])
+    assert (seen("e", "blue")["mtu"], seen("a", "blue")["mtu"]) == (1500, 1500)
+    assert (sysctl("blue", "ipv6/conf/e/mtu"), sysctl("blue", "ipv6/conf/e/hop_limit")) == ("1500", "64")
 
 
 def test_a_link_that_is_renamed_all_the_time_has_no_settings(

@@ -3,7 +3,8 @@
 `sysctls` are settings below /proc/sys/net/ipv4/conf and /proc/sys/net/ipv6/conf; reading or writing one takes some 10
 µs. /proc/sys/net belongs to the namespace of the thread that opens it, so they are read and written from inside. They
 are found by the name of the link (:mod:`.present_name`): if another program gives that name to another link in the
-microseconds after it was looked up, the settings of that link are written (reading: `read/further.py`).
+microseconds after it was looked up, the settings of that link are written; reading is repeated in that case
+(:func:`.present_name.read_by_name`).
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from vethlib.errors import LinkNotFound, NetnsNotFound, VethError
 from vethlib.linkref import NO_ITEM, Item, LinkRef, Located, as_items, as_list, locate
 from vethlib.links import FURTHER, Address, Link, NetnsRef, Stats, check_lookup_name, describe
 from vethlib.session.core.ipv6 import IPv6Settings, read_settings
+from vethlib.session.core.present_name import read_by_name
 from vethlib.session.core.refusal import loading
 from vethlib.session.read.lookup import look_up
 from vethlib.session.read.reading import (
@@ -142,7 +143,7 @@ class ReadingSession(SessionBase):
             target = Target(namespaces(netns), name, netns, request, seen, seen=given)
             link = find(namespaces, target)
             target.check(namespaces, link)
-            return read_settings(target.place, link.name)
+            return read_by_name(namespaces, target.place, link, lambda name: read_settings(target.place, name))
 
     def stats(self, name: LinkRef, netns: NetnsRef = "") -> Stats:
         """Return the 64-bit counters of a link. Raises LinkNotFound, NetnsNotFound."""

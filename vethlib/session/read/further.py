@@ -21,9 +21,9 @@ from vethlib.endfields.routes import PROTO, Route, in_order, link_of, route_of
 from vethlib.endfields.table import FIELDS, MASTER, NEIGHBOURS, ROUTES, SYSCTLS
 from vethlib.errors import InvalidValue, LinkNotFound, NetlinkError, VethError, is_exhaustion
 from vethlib.linkref import as_indexed, as_list_of
-from vethlib.links import NetnsRef, describe
+from vethlib.links import NetnsRef
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
-from vethlib.session.core.present_name import present_name
+from vethlib.session.core.present_name import read_by_name
 from vethlib.session.core.refusal import refusal
 from vethlib.session.core.settings import read_given, read_setting
 from vethlib.session.core.slabs import by_reference, slabs
@@ -34,7 +34,6 @@ __all__ = ["NO_QUESTION", "Asked", "as_asked", "dump_over", "read_further", "rea
 
 T = TypeVar("T")
 
-_RENAMED: Final = 10  # attempts to read a link that is renamed meanwhile
 _FEW: Final = 16  # links of a namespace whose routes and neighbours are requested individually
 
 Asked: TypeAlias = tuple[NetnsRef, int, Mapping[str, Any]]
@@ -86,10 +85,10 @@ def _values(
         elif field.read is not None:
             values[field.name] = field.read(link)
         elif field.name == SYSCTLS and wanted[SYSCTLS] is None:
-            values[SYSCTLS] = _by_name(namespaces, place, link, partial(read_given, place))
+            values[SYSCTLS] = read_by_name(namespaces, place, link, partial(read_given, place))
         elif field.direct:
             read_it = partial(_setting, namespaces, place, field.name, wanted[field.name])
-            values[field.name] = _by_name(namespaces, place, link, read_it)
+            values[field.name] = read_by_name(namespaces, place, link, read_it)
         elif field.name == ROUTES:
             values[ROUTES] = tables.routes(link.ifindex, wanted[ROUTES] or ())
         elif field.name == NEIGHBOURS:
@@ -99,24 +98,6 @@ def _values(
 
 def _setting(namespaces: Namespaces, place: OpenNetns, field: str, wanted: Any, name: str) -> Any:
     return read_setting(namespaces, place, name, field, wanted)
-
-
-def _by_name(namespaces: Namespaces, place: OpenNetns, link: LinkMessage, read: Callable[[str], T]) -> T:
-    """Return what is found by the name of a link; repeat that if it was renamed, as another link may have the name."""
-    name = link.name
-    for _ in range(_RENAMED):
-        failed = None
-        try:
-            value = read(name)
-        except NetlinkError as error:
-            failed = error
-        before, name = name, present_name(namespaces, place, link.ifindex)
-        if name == before:
-            if failed is not None:
-                raise failed
-            return value
-    says = "another program keeps renaming it"
-    raise refusal(Outcome(errno.EBUSY, "", ()), f"read {describe(link.name, place.ref)}", place.ref, says=says)
 
 
 def _master(namespaces: Namespaces, place: OpenNetns, index: int) -> MasterName:

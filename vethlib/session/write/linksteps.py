@@ -17,6 +17,7 @@ from vethlib.errors import LinkExists, LinkNotFound, NetlinkError, VethError
 from vethlib.links import Link, describe
 from vethlib.session.core.ipv6 import enable_ipv6, is_disabled, switch_ipv6
 from vethlib.session.core.namespaces import Namespaces
+from vethlib.session.core.present_name import read_by_name
 from vethlib.session.core.refusal import loading, refusal
 from vethlib.session.core.settings import check_secret, read_all, read_setting, restore_all, write_settings
 from vethlib.session.core.undo import note, undo_all
@@ -134,15 +135,21 @@ class LinkSteps:
         """Keep the IPv6 settings, which the kernel forgets as soon as the MTU is below the minimum of IPv6."""
         if self.before.name in OF_THE_NAMESPACE:  # its settings are of no link
             return
-        self._ipv6_settings = read_all(self.target.place, self.before.name, ["ipv6"])
+        self._ipv6_settings = self._read_by_name(lambda name: read_all(self.target.place, name, ["ipv6"]))
         self._had_ipv6 = self.before.ipv6
 
     def keep_ipv6_mtu(self) -> None:
         """Keep the MTU of IPv6 if another program has made it less than that of the link."""
         if self.before.name not in OF_THE_NAMESPACE:
-            (mtu,) = read_setting(self.namespaces, self.target.place, self.before.name, SYSCTLS, [Sysctl(IPV6_MTU, "")])
+            wanted = [Sysctl(IPV6_MTU, "")]
+            (mtu,) = self._read_by_name(
+                lambda name: read_setting(self.namespaces, self.target.place, name, SYSCTLS, wanted)
+            )
             if mtu.value not in ("", str(self.before.mtu)):
                 self._ipv6_settings = [mtu]
+
+    def _read_by_name(self, read: Callable[[str], Sequence[Sysctl]]) -> Sequence[Sysctl]:
+        return read_by_name(self.namespaces, self.target.place, self.before, read)
 
     def write_settings(self, fields: Mapping[str, Any]) -> None:
         """Write fields that no message sets."""
