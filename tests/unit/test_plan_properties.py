@@ -7,7 +7,7 @@ from copy import deepcopy
 from dataclasses import replace
 
 import pytest
-from hypothesis import event, given
+from hypothesis import assume, event, given
 from hypothesis import strategies as st
 
 from tests.unit.host_model import HOME, Host, HostLink
@@ -235,7 +235,12 @@ def test_an_interface_is_judged_the_same_with_those_in_its_scope_as_with_all(
     desired, observed = Desired(), host.observe()
     for interface in interfaces.values():
         desired.put(interface)
-    names = _scope(host, desired, chosen, OwnedPairs(observed, LABEL, None, interfaces))
+    owned = OwnedPairs(observed, LABEL, None, interfaces)
+    # A pair that was built for nobody knows whom is deleted only where the whole configuration is known, unless an end
+    # needs its kernel name as its own.
+    altnames = {name for interface in interfaces.values() for name in interface.altnames}
+    assume(not any(end.link.name in altnames and not owned.owners(end) for end in owned))
+    names = _scope(host, desired, chosen, owned)
     event(f"{len(names)} of {len(interfaces)}")
     of_all = plan(interfaces, observed, label=LABEL, prune=True)
     of_some = plan(desired.among(names), observed, label=LABEL, prune=names, configured=interfaces)
