@@ -59,20 +59,30 @@ def wait_for_readers() -> None:
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if isinstance(stream, io.TextIOWrapper) and not os.get_blocking(number := stream.fileno()):
+        number = _number_of(stream)
+        if isinstance(stream, io.TextIOWrapper) and number is not None and not os.get_blocking(number):
             output = io.BufferedWriter(_Waiting(number, "w", closefd=False))
             errors, by_lines = stream.errors, stream.line_buffering
             setattr(sys, name, io.TextIOWrapper(output, stream.encoding, errors, line_buffering=by_lines))
 
 
+def _number_of(stream: IO[str] | None) -> int | None:
+    """Return the descriptor of a stream; None if it is closed, or never had one because a program captures output."""
+    try:
+        return None if stream is None else stream.fileno()
+    except (OSError, ValueError):
+        return None
+
+
 def are_one(a: IO[str] | None, b: IO[str] | None) -> bool:
     """Return whether both write to the same file, pipe or terminal."""
-    if a is None or b is None:
+    first, second = _number_of(a), _number_of(b)
+    if first is None or second is None:
         return False
     try:
-        return os.path.sameopenfile(a.fileno(), b.fileno())
-    except (OSError, ValueError):
-        return False  # closed, or without a descriptor
+        return os.path.sameopenfile(first, second)
+    except OSError:
+        return False  # closed, but not by Python
 
 
 def abandon(stream: IO[str] | None) -> None:
@@ -80,11 +90,8 @@ def abandon(stream: IO[str] | None) -> None:
 
     Otherwise, Python would report the buffered rest as another error at exit, and change any exit status to 120.
     """
-    try:
-        number = -1 if stream is None else stream.fileno()
-    except (OSError, ValueError):
-        return  # without a descriptor: main() was called by a program
-    if number < 0:
+    number = _number_of(stream)
+    if number is None:
         return
     try:
         nowhere = os.open(os.devnull, os.O_WRONLY)
