@@ -19,6 +19,7 @@ from tests.live.applying import value
 from tests.live.silent import silent_fuse
 from tests.stores import changed, news, nothing, snapshot, write
 from tests.witness import ip, names, poll
+from vethlib._primitives import start_native
 from vethlib.agent import load
 from vethlib.agent.stores.files.directory import DirectoryStore
 from vethlib.agent.stores.protocol import Change, Outage, Snapshot
@@ -131,7 +132,7 @@ def test_links_within_the_file_system_of_a_directory_are_read_without_another_th
     path: Path, monkeypatch: pytest.MonkeyPatch, names_in: Callable[[Path], set[str]], flags: int
 ) -> None:
     threads: list[object] = []
-    start = answers.start_native
+    start = start_native
 
     def noted(*arguments: Any) -> None:
         threads.append(arguments)
