@@ -132,11 +132,10 @@ def test_links_within_the_file_system_of_a_directory_are_read_without_another_th
     path: Path, monkeypatch: pytest.MonkeyPatch, names_in: Callable[[Path], set[str]], flags: int
 ) -> None:
     threads: list[object] = []
-    start = start_native
 
     def noted(*arguments: Any) -> None:
         threads.append(arguments)
-        start(*arguments)
+        start_native(*arguments)
 
     monkeypatch.setattr(answers, "start_native", noted)
     mount(b"none", os.fsencode(path), b"tmpfs", flags, None)  # neither that of / nor that of /run
