@@ -64,7 +64,13 @@ class Answering:
 
     def _listen(self) -> None:
         self._pause = None
-        self._loop.add_reader(self._instance.fileno(), self._answer)
+        try:
+            self._loop.add_reader(self._instance.fileno(), self._answer)
+        except OSError:  # the kernel has no memory for it, or the user watches too many descriptors
+            self._wait()
+
+    def _wait(self) -> None:
+        self._pause = self._loop.call_later(_PAUSE, self._listen)
 
     def _answer(self) -> None:
         try:
@@ -75,7 +81,7 @@ class Answering:
                     self._hold(calling)
         except OSError:
             self._loop.remove_reader(self._instance.fileno())
-            self._pause = self._loop.call_later(_PAUSE, self._listen)
+            self._wait()
 
     def _hold(self, calling: socket.socket) -> None:
         """Wait a moment for the line of a caller. If there are too many callers, hang up on one."""
