@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,18 +103,27 @@ def test_a_leftover_file_is_taken_whatever_happened_to_the_clock(session: Sessio
     assert names("ns1") == {"a"}
 
 
-def test_the_file_of_a_namespace_in_another_mount_namespace_is_no_leftover(session: Session) -> None:
+CHROOT = "import os, time; os.chroot('/proc'); print(flush=True); time.sleep(60)"
+CHROOTED = f'sleep 60 & exec {sys.executable} -I -c "{CHROOT}"'
+
+
+@pytest.mark.parametrize("wait", ["echo ready; exec sleep 60", CHROOTED], ids=["plain", "first in a chroot"])
+def test_the_file_of_a_namespace_in_another_mount_namespace_is_no_leftover(session: Session, wait: str) -> None:
     interfaces = [interface("a", "b", "ns1"), interface("b", "a")]
-    command = "ip netns add ns1 && ip netns exec ns1 echo ready && exec sleep 60"
-    with subprocess.Popen(["unshare", "--mount", "sh", "-c", command], stdout=subprocess.PIPE) as other:
-        assert other.stdout is not None
-        other.stdout.readline()
-        os.utime(FILE, (1, 1))
-        errors = execute(session, planned(session, *interfaces)).errors
-        there = ["nsenter", "--mount", f"--target={other.pid}", "ip", "-n", "ns1", "link"]
-        still_there = subprocess.run(there, check=False, capture_output=True).returncode == 0
-        other.kill()
-    assert str(errors[0][1]).startswith(f"{FILE} is a namespace only in the mount namespace of process {other.pid}: ")
-    assert still_there
+    command = ["unshare", "--mount", "sh", "-c", f"set -e; ip netns add ns1; ip netns exec ns1 true; {wait}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as other:
+        try:
+            assert other.stdout is not None
+            other.stdout.readline()
+            os.utime(FILE, (1, 1))
+            errors = execute(session, planned(session, *interfaces)).errors
+            there = ["nsenter", "--mount", f"--target={other.pid}", "ip", "-n", "ns1", "link"]
+            assert subprocess.run(there, check=False, capture_output=True).returncode == 0
+            says = f"{FILE} is a namespace only in the mount namespace of process ([0-9]+): "
+            named = re.match(says, str(errors[0][1]))
+            assert named is not None
+            assert os.readlink(f"/proc/{named[1]}/ns/mnt") == os.readlink(f"/proc/{other.pid}/ns/mnt")
+        finally:
+            os.killpg(other.pid, signal.SIGKILL)
     applied(session, *interfaces)
     assert names("ns1") == {"a"}

@@ -105,23 +105,29 @@ def mounted_elsewhere(path: str) -> int:
     there (detach_mounts, fs/namespace.c). Processes that this one is not allowed to inspect are skipped.
     """
     directory, _, name = path.rpartition("/")
-    here = os.stat("/proc/thread-self/ns/mnt")
-    seen = {(here.st_dev, here.st_ino)}
+    here = shown_identity("/proc/thread-self/ns/mnt")
     device = os.stat(directory).st_dev
-    for entry in os.listdir("/proc"):
-        if entry.isdecimal() and _is_new(shown_identity(f"/proc/{entry}/ns/mnt"), seen):
-            try:
-                with open(f"/proc/{entry}/mountinfo", "rb") as file:
-                    mounts = [mount for line in file if (mount := _MOUNT.match(line))]
-            except OSError:
-                continue  # it has ended
-            devices = {mount[1]: os.makedev(int(mount[3]), int(mount[4])) for mount in mounts}
-            of_netns = (mount for mount in mounts if mount[5].startswith(b"net:["))
-            if any(
-                devices.get(mount[2]) == device and _unescaped(mount[6]).endswith(b"/netns/" + os.fsencode(name))
-                for mount in of_netns
-            ):
-                return int(entry)
+    seen: set[tuple[tuple[int, int], str]] = set()
+    for entry in filter(str.isdecimal, os.listdir("/proc")):
+        elsewhere = shown_identity(f"/proc/{entry}/ns/mnt")
+        if elsewhere is None or elsewhere == here:
+            continue
+        try:
+            view = elsewhere, os.readlink(f"/proc/{entry}/root")  # mountinfo has only the mounts below its root
+            if view in seen:
+                continue
+            with open(f"/proc/{entry}/mountinfo", "rb") as file:
+                mounts = [mount for line in file if (mount := _MOUNT.match(line))]
+        except OSError:
+            continue  # it has ended
+        seen.add(view)
+        devices = {mount[1]: os.makedev(int(mount[3]), int(mount[4])) for mount in mounts}
+        of_netns = (mount for mount in mounts if mount[5].startswith(b"net:["))
+        if any(
+            devices.get(mount[2]) == device and _unescaped(mount[6]).endswith(b"/netns/" + os.fsencode(name))
+            for mount in of_netns
+        ):
+            return int(entry)
     return 0
 
 
