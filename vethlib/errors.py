@@ -125,7 +125,7 @@ def check_path(path: object, field: str) -> str:
             return text
     except (TypeError, UnicodeEncodeError):
         pass
-    raise InvalidValue(field, path, "must be a path, which has no NUL")
+    raise InvalidValue(field, path, "must be a path, without NUL")
 
 
 def check_callback(function: _T | None, field: str) -> _T | None:

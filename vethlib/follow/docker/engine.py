@@ -42,7 +42,7 @@ _NOT_INSTALLED = "the Docker SDK for Python is not installed: pip install 'vethl
 
 _TIMEOUT = 5.0  # seconds for an answer, which usually takes milliseconds
 _PIECE = 1 << 16
-_LONGEST_ANSWER = 256 << 20  # bytes; the descriptions of containers have their labels, which images may set
+_LONGEST_ANSWER = 256 << 20  # bytes; the descriptions of containers include their labels, which images may set
 _LONGEST_TEXT = 300  # characters of an engine's text that are passed on
 _API_VERSION = re.compile(r"\d{1,3}\.\d{1,3}", re.ASCII)
 _ucred = struct.Struct("=iII")  # pid, uid, gid: include/linux/socket.h
@@ -239,7 +239,7 @@ def _not_connected(path: str, error: OSError) -> NotConnected:
         return NotConnected(f"there is no Docker Engine yet: {path} does not exist", code="absent")
     if error.errno == errno.ECONNREFUSED:
         if kind := _kind(path):
-            # Docker itself creates a directory where a volume is to be mounted from and nothing exists.
+            # Docker itself creates a directory at the source of a bind mount if nothing exists there.
             text = f"there is no Docker Engine yet: {path} is a {kind}, not a socket"
             return NotConnected(f"{text}; give the socket of this host's engine", code="absent")
         return NotConnected(f"there is no Docker Engine yet: nothing listens at {path}", code="absent")

@@ -47,7 +47,7 @@ def read_ends(given: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any]]
                 _read(side, name, value)
     fields = _checked(sides[0]), _checked(sides[1])
     if "mac" in fields[0] and fields[0]["mac"] == fields[1].get("mac"):
-        raise InvalidValue("mac", given["mac"], "must be another MAC for each end")
+        raise InvalidValue("mac", given["mac"], "must be a different MAC for each end")
     return fields
 
 

@@ -114,7 +114,7 @@ def _read(name: str, value: object, units: dict[str, float] | dict[str, int], ex
             if not unit:
                 raise InvalidValue(name, value, f"as text, needs a unit, as in {name}={example}")
     elif isinstance(value, (int, float)) and not isinstance(value, bool) and -_FASTEST <= value <= _FASTEST:
-        return float(value)  # greater numbers, which a float may not have, are out of every range
+        return float(value)  # larger numbers, which may not fit into a float, are out of every range
     raise InvalidValue(name, value, hint)
 
 
