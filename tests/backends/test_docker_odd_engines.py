@@ -336,14 +336,14 @@ def says_always(path: Path, raw: bytes, then: bytes = b"") -> Iterator[None]:
         pytest.param(b"\0\0\x0c\x04\0\0\0\0\0\0\x03\0\0\0d\0\x04\0\x10\0\0", "BadStatusLine", id="containerd"),
         pytest.param(b"SSH-2.0-OpenSSH_9.6\r\n", "BadStatusLine('SSH-2.0-OpenSSH_9.6", id="ssh"),
         pytest.param(b"x" * 100_000, "LineTooLong", id="a long line"),
-        pytest.param(answers("<html>"), "it is not JSON", id="a web server"),
+        pytest.param(answers("<html>"), "its answer is not JSON", id="a web server"),
         pytest.param(answers("not found", "404 Not Found"), "404 Client Error", id="another service"),
         pytest.param(answers("x" * 100_000, "404 Not Found"), "404 Client Error", id="one with long pages"),
         pytest.param(answers("{}"), "ApiVersion is missing", id="an empty object"),
         pytest.param(answers("[1]"), "ApiVersion is missing", id="a list"),
         pytest.param(answers('{"ApiVersion": 1.41}'), "ApiVersion is 1.41", id="a number"),
         pytest.param(answers('{"ApiVersion": "%s"}' % ("9" * 5000)), "ApiVersion is '9999", id="a long version"),
-        pytest.param(ENDLESS, "it has more than 1 MiB", id="endless"),
+        pytest.param(ENDLESS, "its answer has more than 1 MiB", id="endless"),
     ],
 )
 def test_a_socket_of_another_program_is_told_with_the_cure(
@@ -391,7 +391,7 @@ def test_an_answer_without_end_about_one_container_hides_no_other_one(
     tell(event("start", 1))
     assert poll(lambda: resolver._unseen.keys() == {IDS[2]})
     assert (answer(resolver), answer(resolver, "vnf2")) == ("pid:1", "pid:2")
-    assert "it has more than 1 MiB" in resolver._unseen[IDS[2]].reason
+    assert "its answer has more than 1 MiB" in resolver._unseen[IDS[2]].reason
 
 
 @pytest.mark.parametrize("kind", ["file", "directory", "datagram", "long"])

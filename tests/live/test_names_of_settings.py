@@ -1,4 +1,7 @@
-"""No link is called "all" or "default", and the settings of the namespace are not taken for those of such a link."""
+"""The settings of a namespace, or of a link that has just got the name of another, are not taken for those of a link.
+
+No link is given the name "all" or "default", under which a namespace has its own settings.
+"""
 
 from __future__ import annotations
 
@@ -86,7 +89,7 @@ def test_the_settings_are_those_of_the_link_that_was_meant_though_its_name_goes_
     session.create(Veth(End("c", "blue", up=False, sysctls={"tag": 2}, offload=False), End("d", "blue", up=False)))
     rename_before(monkeypatch, further, "read_setting")
     fields = session.fields("a", "blue", sysctls=["tag"] if field == "sysctls" else [])
-    assert (fields["sysctls"] == (Sysctl("ipv4.tag", "1"),)) if field == "sysctls" else fields["offload"] is True
+    assert fields[field] == {"sysctls": (Sysctl("ipv4.tag", "1"),), "offload": True}[field]
 
 
 def test_the_ipv6_settings_are_those_of_the_link_that_was_meant_though_its_name_goes_to_another(
@@ -112,7 +115,7 @@ def test_an_undone_set_restores_the_ipv6_settings_of_the_link_that_was_meant_tho
     assert (sysctl("blue", "ipv6/conf/e/mtu"), sysctl("blue", "ipv6/conf/e/hop_limit")) == ("1500", "64")
 
 
-def test_a_link_that_is_renamed_all_the_time_has_no_settings(
+def test_the_settings_of_a_link_that_is_renamed_all_the_time_cannot_be_read(
     session: Session, blue: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session.create(Veth(End("a", "blue", up=False), End("b", "blue", up=False)))

@@ -209,7 +209,7 @@ def _is_at_hand(path: str, answering: Container[int], *, again: bool = True) -> 
         device = glance_of(fds[0]).dev
         return device in answering or device in _indispensable()
     except BlockingIOError:
-        # The kernel has a new link in memory, but its access time has to be set when it is followed for the first time.
+        # The kernel may have a link in memory, but have to set its access time (relatime: at first use, and daily).
         return again and _is_link_followed(path, answering) and _is_at_hand(path, answering, again=False)
     except OSError:
         return False

@@ -26,6 +26,7 @@ _NSFS_MOUNT = re.compile(rb"[^ ]+ [^ ]+ [^ ]+ net:\[(\d+)\] ([^ ]+) ")
 _MOUNT = re.compile(rb"(\d+) (\d+) (\d+):(\d+) ([^ ]+) ([^ ]+) ")
 _ESCAPED = re.compile(rb"\\([0-7]{3})")
 
+_IDENTITIES = "must be pairs (st_dev, st_ino), as ns.identity() returns them"
 _HINTS = 'must be a list of references, such as ["pid:42"]'
 
 
@@ -55,7 +56,7 @@ def find(identities: Iterable[tuple[int, int]], hints: Iterable[str] = ()) -> di
     try:
         missing = {(device, inode) for device, inode in identities}
     except (TypeError, ValueError):
-        raise InvalidValue("identities", identities, "must be pairs (st_dev, st_ino), as of ns.identity()") from None
+        raise InvalidValue("identities", identities, _IDENTITIES) from None
     if isinstance(hints, str) or not isinstance(hints, Iterable):
         raise InvalidValue("hints", hints, _HINTS)
     hints = [check_type(hint, str, "hints", _HINTS) for hint in hints]

@@ -112,7 +112,7 @@ def _receive(answer: Any, *, stream: bool, timeout: float, **_: object) -> None:
         while piece := read(_PIECE, decode_content=True):
             content += piece
             if len(content) > _LONGEST_ANSWER:
-                raise AnswerTooLong(f"it has more than {_LONGEST_ANSWER >> 20} MiB")
+                raise AnswerTooLong(f"its answer has more than {_LONGEST_ANSWER >> 20} MiB")
             if time.monotonic() > deadline:
                 raise ReadTimeout
         answer._content, answer._content_consumed = bytes(content), True  # so that closing keeps the connection
@@ -129,7 +129,7 @@ def _api_version(path: str, client: APIClient) -> str:
     except (NotFound, AnswerTooLong) as error:
         raise _no_engine(path, text_of(error)) from None
     except ValueError:
-        raise _no_engine(path, "it is not JSON") from None
+        raise _no_engine(path, "its answer is not JSON") from None
     except Exception as error:
         for cause in _causes(error):
             # RemoteDisconnected is raised when an engine ends.
