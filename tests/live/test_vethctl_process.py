@@ -247,16 +247,20 @@ def test_help_and_usage_errors_import_neither_protobuf_nor_pyroute2() -> None:
         assert modules.isdisjoint({"google", "pyroute2"})
 
 
+_HANGUP = [signal.SIGHUP, signal.SIGTERM]  # a second signal may follow at once
 CUT_SHORT = """
 import os, signal, sys
 from importlib import import_module
 from vethlib.cli import main
-number, module, owner, name = int(sys.argv.pop(1)), *sys.argv.pop(1).split()
+numbers, (module, owner, name) = map(int, sys.argv.pop(1).split(",")), sys.argv.pop(1).split()
 holder = getattr(import_module(module), owner) if owner != "-" else import_module(module)
 work = getattr(holder, name)
 def cut_short(*args, **how):
     result = work(*args, **how)
-    os.kill(os.getpid(), number)
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    for number in numbers:
+        os.kill(os.getpid(), number)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
     return result
 setattr(holder, name, cut_short)
 sys.exit(main())
@@ -264,22 +268,25 @@ sys.exit(main())
 
 
 @pytest.mark.parametrize(
-    ("number", "after", "command"),
+    ("numbers", "after", "command"),
     [
-        (signal.SIGTERM, "vethlib.session.core.namespaces Namespaces begin", "create a b@ns1 --a-addr 10.0.0.1/24"),
-        (signal.SIGHUP, "vethlib.session.core.namespaces Namespaces begin", "create a b@ns1 --a-addr 10.0.0.1/24"),
-        (signal.SIGTERM, "vethlib.session.core.namespaces Namespaces run", "set x --mtu 1400 --addr 10.0.0.1/24"),
-        (signal.SIGTERM, "vethlib.ns.named - make_file", "netns add ns2"),
-        (signal.SIGTERM, "vethlib.agent.stores.files.editing Replacement write", f"put {PAIR} --store dir:STORE"),
+        ([signal.SIGTERM], "vethlib.session.core.namespaces Namespaces begin", "create a b@ns1 --a-addr 10.0.0.1/24"),
+        (_HANGUP, "vethlib.session.core.namespaces Namespaces begin", "create a b@ns1 --a-addr 10.0.0.1/24"),
+        (_HANGUP, "vethlib.session.core.namespaces Namespaces run", "set x --mtu 1400 --addr 10.0.0.1/24"),
+        ([signal.SIGTERM], "vethlib.ns.named - make_file", "netns add ns2"),
+        ([signal.SIGTERM], "vethlib.agent.stores.files.editing Replacement write", f"put {PAIR} --store dir:STORE"),
     ],
     ids=["create-SIGTERM", "create-SIGHUP", "set", "netns add", "put"],
 )
-def test_what_a_signal_cuts_short_is_undone(number: signal.Signals, after: str, command: str, tmp_path: Path) -> None:
+def test_what_a_signal_cuts_short_is_undone(
+    numbers: list[signal.Signals], after: str, command: str, tmp_path: Path
+) -> None:
     ns.Netns.create("ns1").close()
     ip("link", "add", "x", "type", "veth", "peer", "name", "y")
     before = host_state()
     args = command.replace("STORE", str(tmp_path)).split()
-    done = vethctl(str(int(number)), after, *args, command=[sys.executable, "-c", CUT_SHORT])
-    assert (done.returncode, done.stdout, done.stderr) == (-number, "", "")
+    given = ",".join(str(int(number)) for number in numbers)
+    done = vethctl(given, after, *args, command=[sys.executable, "-c", CUT_SHORT])
+    assert (done.returncode, done.stdout, done.stderr) == (-numbers[0], "", "")
     assert (host_state(), ns.names()) == (before, ["ns1"])
     assert set(os.listdir(tmp_path)) <= {".vethlib.lock"}

@@ -7,7 +7,8 @@ ignored when the block begins stays ignored, as under nohup. Signals that are bl
 2. :class:`NotedSignals`: signals are noted, and the block decides when to obey. For what must not be cut in the middle.
 3. :func:`time_limit`: SIGALRM raises an exception in the block.
 4. :func:`undone_by_signals`: SIGTERM and SIGHUP raise an exception, so that a change that is cut short is undone, as
-   after Ctrl-C. Around every command; the blocks above replace it.
+   after Ctrl-C. Around every command; the blocks above replace it. Blocked ones stay blocked, also for a program that
+   the command becomes.
 
 Only the agent has handlers of its own, those of its event loop (`agent/run/service.py`).
 """
@@ -110,9 +111,15 @@ class Terminated(BaseException):
 @contextmanager
 def undone_by_signals() -> Iterator[None]:
     """Raise Terminated in a block on SIGTERM and SIGHUP, unless it is ignored. A handler of the block's own stays."""
+    has_arrived = False
 
     def stop(number: int, _frame: FrameType | None) -> None:
-        raise Terminated(number)
+        nonlocal has_arrived
+        # A second one must not interrupt the undoing: when a terminal is closed, both the shell and the kernel send
+        # SIGHUP.
+        if not has_arrived:
+            has_arrived = True
+            raise Terminated(number)
 
     numbers = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is signal.SIG_DFL]
     try:
