@@ -20,7 +20,8 @@ from .streams import Watch
 
 __all__ = ["Arrivals"]
 
-_MOST = 16 << 20  # bytes of keys and values that are kept; etcd keeps the rest
+_MOST = 16 << 20  # bytes of events that are kept; etcd keeps the rest
+_EVENT = 700  # bytes that each takes beside its key and value; 16 MiB of short keys alone would be 240 MB
 
 
 class Arrivals(Closing):
@@ -101,4 +102,4 @@ class Arrivals(Closing):
 
 
 def _size(event: pb.Event) -> int:
-    return len(event.kv.key) + len(event.kv.value)
+    return _EVENT + len(event.kv.key) + len(event.kv.value)
