@@ -59,7 +59,9 @@ def test_status_finds_the_agent_s_directory_where_the_etcd_does_not_answer(start
     here = json.loads(status(agent, "--json").stdout)
     done = vethctl("status", "--label", LABEL, "--store", "etcd://127.0.0.1:1", "--json")
     assert (done.returncode, json.loads(done.stdout)) == (2, here)
-    assert f"(process {agent.process.pid}) are shown instead" in json.loads(done.stderr)["error"]
+    error = json.loads(done.stderr)
+    assert f"(process {agent.process.pid}) are shown instead" in error["error"]
+    assert error["hint"].endswith(f"give --status-dir {agent.status} instead of --store")
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ import pytest
 
 from vethlib import errors
 from vethlib.agent import State, Verdict
+from vethlib.agent.stores.files.editing import DirectoryEditor
+from vethlib.agent.stores.protocol import StoreError
 from vethlib.cli import main
 from vethlib.cli.render.details import detail_lines
 from vethlib.cli.render.operations import count_states
@@ -259,3 +261,22 @@ def test_reading_many_files_shows_progress(monkeypatch: pytest.MonkeyPatch, tmp_
     assert written[1] == f"    read {'╌' * 24}   0% of 60"
     assert "━" not in written[-1]
     assert "╌" not in written[-1]
+
+
+def test_a_warning_does_not_follow_the_progress_on_its_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    read = DirectoryEditor.values
+
+    def cut_short(editor: DirectoryEditor) -> None:
+        read(editor)
+        raise StoreError("no answer")
+
+    for number in range(60):
+        (tmp_path / f"{number}.json").write_text("{}")
+    (tmp_path / "1.json").write_text('{"name": "v1", "veth": {"peer_if_name": "v2"}}')
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(DirectoryEditor, "values", cut_short)
+    main(["put", str(tmp_path / "1.json"), "--store", f"dir:{tmp_path}"])
+    written = terminal.getvalue().split("\r\033[K")
+    assert any("no answer" in text for text in written)
+    assert not any("no answer" in text and "╌" in text for text in written)

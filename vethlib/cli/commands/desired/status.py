@@ -18,6 +18,7 @@ from vethlib.agent.config.mark import check_label
 from vethlib.agent.process.answering import ask
 from vethlib.agent.process.claim import NoUnixSockets
 from vethlib.agent.process.instance import agent_of
+from vethlib.agent.process.rundir import status_directory
 from vethlib.agent.reasons import not_read
 from vethlib.agent.stores.agentreport import AgentReport, read_report
 from vethlib.agent.stores.directories import absolute
@@ -139,7 +140,7 @@ def _show_local(output: Output, error: StoreError, which: _Selection, args: Name
         if published.agent is not None and published.agent.report is None and (told := _publication(args.label)):
             local = open_statuses("", label=args.label, status_dir=told[0])  # it was started with --status-dir
             published = local.read()
-    except (OSError, NoUnixSockets, StoreError):
+    except (OSError, NoUnixSockets):
         published = Published({}, None)
     if not published.entries and published.agent is None:
         raise error
@@ -147,9 +148,10 @@ def _show_local(output: Output, error: StoreError, which: _Selection, args: Name
     shown_are = "no agent runs here, so the statuses of the last one are shown"
     if published.agent is not None:
         shown_are = f"the statuses of the agent on this host (process {published.agent.pid}) are shown instead"
-    hint = (
-        f"repair the store; until then, changes in it take no effect; to read {local.place} at once, leave out --store"
-    )
+    instead = "leave out --store"
+    if local.place != status_directory(args.label):
+        instead = f"give --status-dir {shlex.quote(local.place)} instead of --store"
+    hint = f"repair the store; until then, changes in it take no effect; to read {local.place} at once, {instead}"
     output.error(f"the store cannot be reached: {error}; {shown_are}", code="store-down", field="--store", hint=hint)
     return REFUSED
 

@@ -65,6 +65,7 @@ def put(args: Namespace, output: Output) -> int:
             try:
                 values = editor.values()
             except StoreError as error:  # it is stored all the same
+                progress.clear()
                 output.warning(f"the interfaces were not compared with the others in the store: {error}")
                 values = {}
             stored, invalid = _valid(values), _invalid(values)
