@@ -241,7 +241,6 @@ def test_4000_statuses_are_written_soon_and_in_few_transactions(etcd: Etcd, foll
 _AGENT = """
 import sys, time
 from tests.backends.statuses import status
-from vethlib.agent.stores.etcd.published import read_labels
 from vethlib.agent.stores.etcd.store import EtcdStore
 store = EtcdStore(sys.argv[1], sys.argv[2])
 store.publish({"v0": status("v0")})

@@ -281,7 +281,6 @@ def test_a_store_runs_no_other_program(path: Path) -> None:
     script = f"""
 import sys
 sys.addaudithook(lambda event, args: event == 'subprocess.Popen' and sys.exit(f'runs {{args[0]}}'))
-from vethlib.agent.stores.files import reading
 from vethlib.agent.stores.files.directory import DirectoryStore
 store = DirectoryStore({str(path)!r})
 print(list(store.read()[0].values))

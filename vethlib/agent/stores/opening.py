@@ -49,9 +49,8 @@ def open_editor(
 ) -> Editor:
     """Open the store of ``dir:PATH`` or ``etcd://…``, for an operator.
 
-    `progress(what, done, total)` is called from time to time during a long edit, and while many
-    files are read. Values that exceed the `limits`, which
-    should be those of the agent, are invalid.
+    `progress(what, done, total)` is called from time to time during a long edit, and while many files are read. Values
+    that exceed the `limits`, which should be those of the agent, are invalid.
     Raises InvalidValue for any other URL, and VethError if a package is missing.
     """
     kind, rest = _split(url)
