@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import Vethctl
 from tests.live.applying import applied, interface, planned
 from tests.live.configuring import is_state, pair, put, settle, state_of, until
 from tests.witness import names
@@ -108,7 +109,9 @@ CHROOTED = f'sleep 60 & exec {sys.executable} -I -c "{CHROOT}"'
 
 
 @pytest.mark.parametrize("wait", ["echo ready; exec sleep 60", CHROOTED], ids=["plain", "first in a chroot"])
-def test_the_file_of_a_namespace_in_another_mount_namespace_is_no_leftover(session: Session, wait: str) -> None:
+def test_the_file_of_a_namespace_in_another_mount_namespace_is_no_leftover(
+    session: Session, vethctl: Vethctl, wait: str
+) -> None:
     interfaces = [interface("a", "b", "ns1"), interface("b", "a")]
     command = ["unshare", "--mount", "sh", "-c", f"set -e; ip netns add ns1; ip netns exec ns1 true; {wait}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as other:
@@ -122,6 +125,8 @@ def test_the_file_of_a_namespace_in_another_mount_namespace_is_no_leftover(sessi
             says = f"{FILE} is a namespace only in the mount namespace of process ([0-9]+): "
             named = re.match(says, str(errors[0][1]))
             assert named is not None
+            hint = vethctl("netns", "add", "ns1", "--json").error["hint"]
+            assert hint == f"do not remove it: that would end the namespace, which process {named[1]} has there"
             assert os.readlink(f"/proc/{named[1]}/ns/mnt") == os.readlink(f"/proc/{other.pid}/ns/mnt")
         finally:
             os.killpg(other.pid, signal.SIGKILL)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+from contextlib import suppress
 
 from vethlib.errors import (
     BatchError,
@@ -115,8 +116,12 @@ def _hint(error: VethError, name: str) -> str:
 def _removal(name: str) -> str:
     """Return how to remove what is in the place of a named namespace: `netns del` does it, but not for a directory."""
     from vethlib.ns.opening import NETNS_DIR, is_directory  # only for this error
+    from vethlib.ns.search import mounted_elsewhere
 
     path = f"{NETNS_DIR}/{name}"
+    with suppress(OSError):
+        if pid := mounted_elsewhere(path):
+            return f"do not remove it: that would end the namespace, which process {pid} has there"
     return f"remove it first: {f'rmdir {path}' if is_directory(path) else f'vethctl netns del {name}'}"
 
 
