@@ -89,15 +89,13 @@ class Mirror:
     def apply(self, answer: pb.WatchResponse) -> list[StoreEvent]:
         """Apply the events of an answer and return the changes; events that are already known change nothing."""
         changes: list[StoreEvent] = []
-        last = {event.kv.key: number for number, event in enumerate(answer.events)}
-        for number, event in enumerate(answer.events):
+        for event in answer.events:
             key, revision = shortened(event.kv.key), event.kv.mod_revision
             known = self._keys.get(key)
             if event.type == pb.Event.DELETE:
                 if known is not None and known.revision <= revision:
                     changes.append(self._gone(key))
-            elif (known is None or known.revision < revision) and last[event.kv.key] == number:
-                # A value that is overwritten in the same answer is not parsed.
+            elif known is None or known.revision < revision:
                 changes += self._take(key, self.keep(event.kv.key, event.kv.value), revision)
         return changes
 
