@@ -24,6 +24,7 @@ from vethlib.agent.planning.operations import (
     RemoveNetns,
     RemoveSurplus,
 )
+from vethlib.agent.progress import ProgressCallback
 from vethlib.endfields.table import FIELDS
 from vethlib.errors import BatchError, LinkExists, VethError
 from vethlib.links import Address, IPInterface, Link, NetnsRef, describe
@@ -47,14 +48,13 @@ __all__ = ["execute"]
 
 T = TypeVar("T", bound=Operation)
 K = TypeVar("K")
-Progress = Callable[[str, int, int], object]
 
 
 def execute(
     session: Session,
     plan: Plan,
     *,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     account: Execution | None = None,
     records: RecordFile | None = None,
     loopback: bool = True,
@@ -92,7 +92,7 @@ class _Executor:
         session: Session,
         plan: Plan,
         execution: Execution,
-        progress: Progress | None,
+        progress: ProgressCallback | None,
         records: RecordFile | None,
         surplus: int | None,
     ) -> None:

@@ -8,7 +8,7 @@ are written: the returned edits are what was really added, changed or deleted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import TypeAlias
 
@@ -18,6 +18,7 @@ from vethlib.agent.config.model import Interface
 from vethlib.agent.config.northbound import Parsed
 from vethlib.agent.config.writing import to_json
 from vethlib.agent.limits import DEFAULT, Limits
+from vethlib.agent.progress import ProgressCallback
 from vethlib.agent.stores.keys import key_of
 from vethlib.agent.stores.protocol import Edit, Snapshot, Stored, StoreError
 from vethlib.agent.stores.storecode import StoreCode
@@ -33,7 +34,6 @@ from .refusal import Denied
 
 __all__ = ["EtcdEditor"]
 
-Progress: TypeAlias = Callable[[str, int, int], object]
 _Texts: TypeAlias = Mapping[bytes, str | None]
 _Known: TypeAlias = Mapping[bytes, tuple[Raw, int]]
 
@@ -50,7 +50,9 @@ class EtcdEditor:
     invalid. Raises InvalidValue for a bad URL or label.
     """
 
-    def __init__(self, url: str, label: str, *, progress: Progress | None = None, limits: Limits = DEFAULT) -> None:
+    def __init__(
+        self, url: str, label: str, *, progress: ProgressCallback | None = None, limits: Limits = DEFAULT
+    ) -> None:
         self._address = parse_url(url)
         self._label = check_label(label)
         self._prefix = prefix_of(label)
