@@ -62,4 +62,7 @@ def test_paths_to_load_may_be_bytes_but_must_be_paths() -> None:
     for path in ("odd\0name", b"odd\0name", "odd\ud800name"):
         with pytest.raises(UnreadablePath):
             load([path])  # type: ignore[list-item]
+    for wrong in (7, None, ["a.json"]):
+        with raises(InvalidValue, field="paths", value=wrong):
+            load(["a.json", wrong])  # type: ignore[list-item]
     assert load([b"/dev/null"]).parsed != ()  # type: ignore[list-item]

@@ -12,6 +12,7 @@ from typing import IO, Any, NamedTuple
 from vethlib.agent.limits import DEFAULT, Limits
 from vethlib.agent.progress import ProgressCallback, reported
 from vethlib.errors import InvalidValue, VethError
+from vethlib.linkref import as_list
 from vethlib.ns.files.glance import glance_of
 from vethlib.ns.opening import asked
 
@@ -23,6 +24,8 @@ __all__ = ["Configuration", "SourceError", "UnreadablePath", "contents", "is_con
 
 STDIN = "-"
 
+_PATH = (str, bytes, os.PathLike)
+_PATHS = 'must be a list of paths, such as ["interfaces.json"]'
 _PIECE = 1 << 20  # bytes or characters
 _MOST_TWINS = 8  # places of one name that a message lists
 
@@ -82,14 +85,16 @@ def load(
 
     A file contains one interface or a list of interfaces, and is read once even if given twice. An interface that is
     configured more than once is refused everywhere, and so are values that exceed the `limits`. `progress("read", done,
-    total)` is called from time to time. Raises :class:`UnreadablePath`, and InvalidValue for a single path in place of
-    several.
+    total)` is called from time to time. Raises :class:`UnreadablePath`, and InvalidValue for anything but a list of
+    paths.
     """
-    if isinstance(paths, str | bytes | os.PathLike) or not isinstance(paths, Iterable):
-        raise InvalidValue("paths", paths, 'must be a list of paths, such as ["interfaces.json"]')
+    several = as_list(paths, "paths", _PATHS)
+    wrong = [paths] if isinstance(paths, _PATH) else [path for path in several if not isinstance(path, _PATH)]
+    if wrong:
+        raise InvalidValue("paths", wrong[0], _PATHS)
     parsed: list[Parsed] = []
     warnings: list[str] = []
-    for source, raw in contents(paths, stdin, limits.file_bytes, warnings, progress):
+    for source, raw in contents(several, stdin, limits.file_bytes, warnings, progress):
         parsed += read(raw, source, limits=limits)
     return Configuration(tuple(_without_twins(parsed)), tuple(warnings))
 
