@@ -13,7 +13,7 @@ from vethlib.agent.stores.protocol import StoreError
 from vethlib.agent.stores.storecode import StoreCode
 from vethlib.errors import VethError
 
-# Otherwise the C core writes failed handshakes to stderr. They are raised as errors, too, which is enough.
+# By default, gRPC's C core also reports failed handshakes on stderr; the exceptions are enough.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 try:
     import grpc
