@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any
 
 from tests.reasons import in_codes
@@ -32,7 +33,7 @@ def two_namespaces() -> Host:
     return host
 
 
-def planned(host: Host, *interfaces: Interface, prune: bool = True, label: str = LABEL) -> Plan:
+def planned(host: Host, *interfaces: Interface, prune: bool | Set[str] = True, label: str = LABEL) -> Plan:
     return plan({one.name: one for one in interfaces}, host.observe(), label=label, prune=prune)
 
 

@@ -242,6 +242,22 @@ def test_a_pair_left_behind_that_nobody_wants_is_deleted(host: Host) -> None:
     assert host.links == {}
 
 
+@pytest.mark.parametrize("prune", [False, {"a", "b"}, True])
+def test_a_pair_left_behind_makes_room_for_an_alternative_name_only_if_all_interfaces_are_known(
+    host: Host, prune: bool | set[str]
+) -> None:
+    applied(host, end("wan", "other"), end("other", "wan"))
+    for link in host.links.values():
+        link.alias = ""
+    made = planned(host, end("a", "b", altnames=("wan",)), end("b", "a"), prune=prune)
+    if prune is True:
+        assert ops(made) == ["delete", "create"]
+        assert deleted(made)[0].why == "left behind by an interrupted create"
+    else:
+        assert made.operations == ()
+        assert judged(made) == {"a": "FAILED: link-in-use", "b": "PENDING: peer-failed(a)"}
+
+
 def test_a_second_link_of_the_same_interface_is_deleted_and_the_right_one_kept(host: Host) -> None:
     applied(host, VETH1, VETH2)
     copy = host.add(host.places["netns:ns1"], "copy", alias=alias_of(LABEL, VETH1))

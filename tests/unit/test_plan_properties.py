@@ -236,8 +236,8 @@ def test_an_interface_is_judged_the_same_with_those_in_its_scope_as_with_all(
     for interface in interfaces.values():
         desired.put(interface)
     owned = OwnedPairs(observed, LABEL, None, interfaces)
-    # A pair that was built for nobody knows whom is deleted only where the whole configuration is known, unless an end
-    # needs its kernel name as its own.
+    # A pair whose owners are unknown is deleted for the sake of an alternative name only if the whole configuration is
+    # known (test_plan_ownership.py).
     altnames = {name for interface in interfaces.values() for name in interface.altnames}
     assume(not any(end.link.name in altnames and not owned.owners(end) for end in owned))
     names = _scope(host, desired, chosen, owned)
